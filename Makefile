@@ -1,0 +1,44 @@
+# Everything sets itself up in .venv; all that is needed is make and Python 3.10 to 3.13.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+STAND_IN := build/inception_resnet_v2_stand_in.ckpt
+# The checkpoint to export; the real one is fetched with `.venv/bin/irv2 fetch`.
+CHECKPOINT ?= $(STAND_IN)
+OUTPUT ?= build/artifacts
+FORMATS ?= v4,v5
+
+.PHONY: export verify test test-quick bench clean
+
+export: $(STAMP) $(CHECKPOINT)
+	$(BIN)/irv2 export --checkpoint $(CHECKPOINT) --output $(OUTPUT) --formats $(FORMATS) --force
+
+verify: $(STAMP) $(CHECKPOINT)
+	$(BIN)/irv2 verify --checkpoint $(CHECKPOINT) $(OUTPUT)
+
+# All tests, and those that people run while coding.
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-quick: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow and not consumers"
+
+bench: $(STAMP) $(CHECKPOINT)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks --checkpoint $(CHECKPOINT)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+$(STAND_IN): $(STAMP)
+	mkdir -p $(@D)
+	$(BIN)/irv2 stand-in --output $@ --force
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@python=$$(sh tools/find_python.sh) && \
+	    echo "Setting up $(VENV) with $$python ..." && \
+	    $$python -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@

@@ -1,0 +1,1 @@
+"""What comes in: TF-Slim checkpoints of inception_resnet_v2."""

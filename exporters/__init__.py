@@ -1,0 +1,1 @@
+"""What goes out: one artifact per published or deployable format."""

@@ -1,0 +1,103 @@
+"""The maker of consumers' environments, with environments that need no downloads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from consumers import environments
+
+NAME = "small-py3.6"
+
+
+@pytest.fixture
+def requirements(tmp_path, monkeypatch):
+    """Pins of an environment called NAME; the cache is empty, pip has no network."""
+    monkeypatch.setattr(environments, "DIRECTORY", tmp_path)
+    monkeypatch.setenv("IRV2_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(environments, "_BOOTSTRAP", {})
+    path = tmp_path / f"{NAME}.txt"
+    path.write_text("# nothing\n")
+    return path
+
+
+@pytest.fixture
+def this_interpreter(monkeypatch):
+    monkeypatch.setattr(
+        environments, "_find_interpreter", lambda version: Path(sys.executable)
+    )
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_names():
+    assert environments.NAMES == [
+        "tf1.12-hub0.2-py3.6",
+        "tf1.15-hub0.7-py3.7",
+        "tf2.15-hub0.15-py3.11",
+        "tf2.21-hub0.16-py3.11",
+        "tf2.4-hub0.9-py3.8",
+    ]
+
+
+def test_missing_interpreter_is_named(requirements, monkeypatch):
+    monkeypatch.setattr(environments, "_candidates", lambda version: iter(()))
+    with pytest.raises(environments.NoInterpreterError, match=r"needs Python 3\.6"):
+        environments.python_of(NAME)
+
+
+def test_interpreters_that_do_not_run_are_passed_over(tmp_path, monkeypatch):
+    candidates = [
+        tmp_path / "missing",
+        script(tmp_path / "shim", "exit 127"),
+        script(tmp_path / "other", "echo 3.7"),
+        script(tmp_path / "right", "echo 3.6"),
+    ]
+    monkeypatch.setattr(environments, "_candidates", lambda version: iter(candidates))
+    assert environments._find_interpreter("3.6") == candidates[3]
+
+
+def test_path_comes_first_and_then_the_newest_of_pyenv(tmp_path, monkeypatch):
+    on_path = script(tmp_path / "bin/python3.6", "")
+    script(tmp_path / "bin/pyenv", f"echo {tmp_path}/pyenv")
+    installed = [
+        script(tmp_path / f"pyenv/versions/{version}/bin/python", "")
+        for version in ("3.6.15", "3.6.9")
+    ]
+    script(tmp_path / "pyenv/versions/3.7.1/bin/python", "")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert list(environments._candidates("3.6")) == [on_path, *installed]
+
+
+@pytest.mark.slow
+def test_environment_is_made_once(requirements, this_interpreter, monkeypatch):
+    python = environments.python_of(NAME)
+    done = subprocess.run(
+        [python, "-c", "import sys; print(sys.prefix)"],
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(python.parents[1])
+    assert [path.name for path in python.parents[2].iterdir()] == [python.parts[-3]]
+
+    monkeypatch.setattr(environments, "_make", None)
+    assert environments.python_of(NAME) == python
+    requirements.write_text("# other pins\n")
+    with pytest.raises(TypeError):
+        environments.python_of(NAME)
+
+
+@pytest.mark.slow
+def test_half_made_environment_is_not_kept(requirements, this_interpreter, tmp_path):
+    requirements.write_text("no-such-package==1.0\n")
+    with pytest.raises(environments.InstallationError, match="no-such-package"):
+        environments.python_of(NAME)
+    assert list((tmp_path / "cache/consumers").iterdir()) == []

@@ -1,0 +1,167 @@
+"""The table of formats, and finding out what a path holds."""
+
+import importlib
+
+import pytest
+
+from exporters import formats
+from exporters.artifact import ArtifactError
+from exporters.formats import FORMATS, UnknownFormatError
+from exporters.graphs import TASKS
+
+ROWS = list(FORMATS.values())
+
+
+def test_names():
+    assert list(FORMATS) == [
+        "v1",
+        "v3",
+        "v4",
+        "v5",
+        "onnx-float32",
+        "onnx-float16",
+        "onnx-int8",
+        "tflite-float32",
+        "tflite-float16",
+        "tflite-dynamic-int8",
+        "tflite-int8",
+    ]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=FORMATS)
+def test_every_row_is_complete(row):
+    module = importlib.import_module(row.container.module)
+    assert callable(module.write)
+    assert callable(module.open)
+    assert row.container in formats.CONTAINERS
+    assert row.container.suffix == {"onnx": ".onnx", "tflite": ".tflite"}.get(
+        row.name.partition("-")[0], ""
+    )
+    assert 0 < row.tolerance.max_error < 0.5
+    assert 0.9 < row.tolerance.min_cosine < 1
+    assert row.is_quantized == (row.name in ("onnx-int8", "tflite-int8"))
+
+
+def test_artifact_names_are_all_different():
+    names = [
+        row.artifact_name(task, is_stand_in)
+        for row in ROWS
+        for task in TASKS
+        for is_stand_in in (False, True)
+    ]
+    assert len(set(names)) == len(names) == len(ROWS) * 4
+
+
+def test_artifact_names_say_what_it_is():
+    name = FORMATS["tflite-int8"].artifact_name("classification", is_stand_in=False)
+    assert name == "inception_resnet_v2-classification-tflite-int8.tflite"
+    name = FORMATS["v4"].artifact_name("feature_vector", is_stand_in=True)
+    assert name == "inception_resnet_v2-feature_vector-v4-stand-in"
+
+
+def test_published_handles():
+    handles = {row.name: row.handle("classification") for row in ROWS}
+    published = {name: handle for name, handle in handles.items() if handle}
+    url = "https://tfhub.dev/google/imagenet/inception_resnet_v2/classification"
+    assert published == {f"v{n}": f"{url}/{n}" for n in (1, 3, 4, 5)}
+
+
+# Choosing rows and tasks
+
+
+def test_all_rows_and_tasks_unless_named():
+    assert formats.select(None) == ROWS
+    assert formats.select_tasks(None) == ["feature_vector", "classification"]
+
+
+def test_rows_and_tasks_by_name_once_and_in_the_order_given():
+    chosen = formats.select(["v4", "onnx-int8", "v4"])
+    assert chosen == [FORMATS["v4"], FORMATS["onnx-int8"]]
+    tasks = ["classification", "feature_vector", "classification"]
+    assert formats.select_tasks(tasks) == ["classification", "feature_vector"]
+
+
+def test_unknown_formats_are_named_with_what_there_is():
+    with pytest.raises(UnknownFormatError) as caught:
+        formats.select(["v2", "v4", "onnx"])
+    assert str(caught.value) == (
+        f"unknown format 'v2', 'onnx'; there are: {', '.join(FORMATS)}"
+    )
+
+
+def test_unknown_tasks_are_named_with_what_there_is():
+    with pytest.raises(UnknownFormatError) as caught:
+        formats.select_tasks(["detection"])
+    assert str(caught.value) == (
+        "unknown task 'detection'; there are: feature_vector, classification"
+    )
+
+
+# What a path holds
+
+
+@pytest.fixture
+def artifacts(tmp_path):
+    """A folder with something that looks like an artifact of each container."""
+    for name in ("a-hub-module", "b-saved-model"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").write_bytes(b"\x08\x01")
+    (tmp_path / "a-hub-module" / "tfhub_module.pb").write_bytes(b"\x08\x03")
+    (tmp_path / "c.tflite").write_bytes(b"\x1c\0\0\0TFL3 and so on")
+    (tmp_path / "d.onnx").write_bytes(b"\x08\x08 and so on")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "format_name"),
+    [
+        ("a-hub-module", "v1"),
+        ("b-saved-model", "v4"),
+        ("c.tflite", "tflite-int8"),
+        ("d.onnx", "onnx-int8"),
+    ],
+)
+@pytest.mark.parametrize("renamed", [None, "x.onnx", "x.tflite", "x"])
+def test_content_decides_what_a_path_holds(artifacts, name, format_name, renamed):
+    path = artifacts / name
+    if renamed:
+        path = path.rename(artifacts / renamed)
+    assert formats.container_of(path) is FORMATS[format_name].container
+
+
+def test_what_is_no_artifact(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text.onnx").write_text("some text")
+    (tmp_path / "folder").mkdir()
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(ArtifactError) as caught:
+            formats.container_of(path)
+        assert str(caught.value).startswith(f"{path} is no artifact of a known format")
+        assert "Expected a directory with saved_model.pb" in str(caught.value)
+
+
+def test_a_missing_artifact(tmp_path):
+    with pytest.raises(ArtifactError, match=r"nowhere does not exist\. Expected an"):
+        formats.container_of(tmp_path / "nowhere")
+
+
+def test_artifacts_in_a_directory_come_in_order_of_names(artifacts):
+    (artifacts / "d.onnx.manifest.json").write_text("{}")
+    (artifacts / "notes.txt").write_text("notes")
+    (artifacts / ".d.onnx").write_bytes(b"\x08\x08 unfinished")
+    found = formats.artifacts_in([artifacts])
+    names = ["a-hub-module", "b-saved-model", "c.tflite", "d.onnx"]
+    assert [path.name for path in found] == names
+
+
+def test_artifacts_may_be_named_one_by_one(artifacts):
+    paths = [artifacts / "d.onnx", artifacts / "b-saved-model"]
+    assert formats.artifacts_in(paths) == paths
+
+
+@pytest.mark.parametrize("name", ["folder", "notes.txt", "nowhere"])
+def test_a_path_without_artifacts_is_named(artifacts, name):
+    (artifacts / "folder").mkdir()
+    (artifacts / "notes.txt").write_text("notes")
+    with pytest.raises(ArtifactError, match=name):
+        formats.artifacts_in([artifacts, artifacts / name])

@@ -12,6 +12,9 @@ from checkpoints.reader import Checkpoint
 from exporters import network
 from exporters.graphs import NetworkGraphs
 
+MAXIMUM_IMAGE_SIZE = 2048
+"""In pixels; larger ones would take more than 10 GB to compare."""
+
 
 class ExportError(Exception):
     """An option or input that no artifact can be made of."""
@@ -57,6 +60,22 @@ class ExportOptions:
     softmax: bool = False
     integer_type: str = "float32"
     signed_input: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses sizes that the network or a comparison cannot take.
+
+        Raises:
+          ExportError: the image size is out of range.
+        """
+        smallest, largest = network.MINIMUM_IMAGE_SIZE, MAXIMUM_IMAGE_SIZE
+        if self.image_size and not all(
+            smallest <= pixels <= largest for pixels in self.image_size
+        ):
+            height, width = self.image_size
+            raise ExportError(
+                f"image size {height} x {width}: expected at least {smallest} x "
+                f"{smallest} pixels, at most {largest} x {largest}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

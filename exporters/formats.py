@@ -36,11 +36,13 @@ class Container:
       module: name of the module.
       suffix: file suffix; empty for a directory.
       holds: whether a path looks like this container, judged by its content.
+      needs_image_size: whether an artifact is bound to the size of its images.
     """
 
     module: str
     suffix: str
     holds: Callable[[Path], bool]
+    needs_image_size: bool = False
 
     def open(self, path: Path) -> OpenedArtifact:
         """Opens an artifact with its consumer's library."""
@@ -99,7 +101,10 @@ _SAVED_MODEL = Container(
     "exporters.saved_model", "", lambda path: (path / "saved_model.pb").is_file()
 )
 _TFLITE = Container(
-    "exporters.tflite_model", ".tflite", lambda path: _has_bytes(path, 4, b"TFL3")
+    "exporters.tflite_model",
+    ".tflite",
+    lambda path: _has_bytes(path, 4, b"TFL3"),
+    needs_image_size=True,
 )
 # An ONNX file starts with its version: field 1 of ModelProto, a varint.
 _ONNX = Container(

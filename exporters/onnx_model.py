@@ -22,7 +22,6 @@ from exporters.artifact import (
 )
 from exporters.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR
 from exporters.labels import labels
-from exporters.network import MINIMUM_IMAGE_SIZE
 from exporters.onnx_graph import INPUT, OnnxGraph
 
 FLOAT32, FLOAT16, INT8 = FORMATS = ("onnx-float32", "onnx-float16", "onnx-int8")
@@ -48,16 +47,10 @@ def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None
       path: the file to write.
 
     Raises:
-      ExportError: the network cannot take images of this size, or there are no images
-        to calibrate with.
+      ExportError: there are no images to calibrate with.
     """
     options = inputs.options
     height, width = options.image_size or ("height", "width")
-    if options.image_size and min(options.image_size) < MINIMUM_IMAGE_SIZE:
-        raise ExportError(
-            f"image size {height} x {width}: the network takes no less than "
-            f"{MINIMUM_IMAGE_SIZE} x {MINIMUM_IMAGE_SIZE} pixels"
-        )
     output, endpoint = _OUTPUTS[task]
     outputs = {output: endpoint}
     if options.endpoints:

@@ -24,7 +24,6 @@ from exporters.artifact import (
 )
 from exporters.graphs import CLASSIFICATION
 from exporters.labels import labels
-from exporters.network import MINIMUM_IMAGE_SIZE
 from exporters.tflite_writer import FLOAT32, INPUT, INT8
 
 _PREDICTIONS = "InceptionResnetV2/Predictions"
@@ -146,11 +145,8 @@ def open(path: Path) -> OpenedArtifact:
 def _network(inputs: ExportInputs) -> networks.Network:
     """Returns the whole network, made once for all formats and tasks."""
     size = inputs.options.image_size
-    if size is None or min(size) < MINIMUM_IMAGE_SIZE:
-        raise ExportError(
-            f"TFLite needs an image size of at least {MINIMUM_IMAGE_SIZE} x "
-            f"{MINIMUM_IMAGE_SIZE}; found {size or 'any'}."
-        )
+    if size is None:
+        raise ExportError("TFLite needs an image size")
     key = f"tflite network {size}"
     if key not in inputs.shared:
         graph = inference_graph.build(

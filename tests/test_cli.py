@@ -396,7 +396,15 @@ TROUBLE = {
     ),
     "small image size": (
         export(image_size="299x74"),
-        ["image size 299 x 74", "no less than 75 x 75 pixels"],
+        ["image size 299 x 74: expected at least 75 x 75 pixels"],
+    ),
+    "image size beyond memory": (
+        export(image_size="99999"),
+        ["image size 99999 x 99999", "at most 2048 x 2048"],
+    ),
+    "TFLite for any image size": (
+        export(image_size="dynamic", formats="onnx-float32,tflite-float16"),
+        ["'dynamic': tflite-float16 cannot do without a size"],
     ),
     "image size of three numbers": (
         export(image_size="1x299x299"),

@@ -120,9 +120,14 @@ def run(
     with MAKING_ENVIRONMENT:
         python = environments.python_of(environment)
     results = directory / f"{program}-{environment}.json"
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "TF_"))
+    }
     done = subprocess.run(
         [python, environments.DIRECTORY / f"{program}.py", reference_file, results],
-        env=os.environ | {"TFHUB_CACHE_DIR": str(handles), "PYTHONPATH": ""},
+        env=settings | {"TFHUB_CACHE_DIR": str(handles)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

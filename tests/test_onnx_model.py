@@ -232,14 +232,6 @@ def test_a_fixed_size_is_stated_and_enforced(inputs, tmp_path):
     assert shapes["InceptionResnetV2/global_pool"] == ["batch", 1, 1, 1536]
 
 
-@pytest.mark.parametrize("size", [(74, 299), (299, 10)])
-def test_too_small_images_are_refused(inputs, tmp_path, size):
-    chosen = _with_options(inputs, image_size=size)
-    with pytest.raises(ExportError, match=rf"{size[0]} x {size[1]}.*75 x 75"):
-        onnx_model.write(chosen, FLOAT32, FEATURE_VECTOR, tmp_path / "a.onnx")
-    assert not list(tmp_path.iterdir())
-
-
 def test_int8_needs_calibration_images(inputs, tmp_path):
     none = CalibrationImages(np.zeros((0, 299, 299, 3), np.float32), "none")
     chosen = dataclasses.replace(inputs, calibration=none)

@@ -134,6 +134,7 @@ def test_v4_has_no_signature_of_its_own(exported, tf):
 def test_fine_tuning_through_keras_layer(exported, tf, hub):
     import tf_keras
 
+    tf_keras.utils.set_random_seed(0)
     layer = hub.KerasLayer(
         directory(exported, FEATURE_VECTOR, "v4"),
         trainable=True,
@@ -144,7 +145,7 @@ def test_fine_tuning_through_keras_layer(exported, tf, hub):
     model.build([None, 96, 96, 3])
     assert len(layer.trainable_weights) == 488
     assert len(layer.losses) == 284
-    model.compile(tf_keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    model.compile(tf_keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy")
     labels = np.array([0, 1, 0, 1])
     losses = [model.train_on_batch(SMALL, labels) for _ in range(4)]
     assert losses[-1] < losses[0]

@@ -111,7 +111,7 @@ def test_importing_everything_imports_no_library():
 
 @pytest.mark.parametrize("path", SOURCES, ids=NAMES)
 def test_only_the_command_prints(path):
-    if path.name in ("cli.py", "console.py"):
+    if path.name in ("console.py",):
         return
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

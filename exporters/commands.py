@@ -1,0 +1,341 @@
+"""What each subcommand of `irv2` does: calls the library and prints.
+
+A command takes the parsed arguments and returns the exit code. Nothing slow to import is
+imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporters.console import Console, size, table
+
+if TYPE_CHECKING:
+    import argparse
+
+    from checkpoints.reader import Checkpoint
+    from exporters.parity import ParityReport
+
+EXIT_MISMATCH = 1
+
+_STAND_IN_NOTICE = (
+    "This checkpoint is a STAND-IN: its weights are generated and classify nothing. "
+    "What is made of it is marked as a stand-in."
+)
+
+
+def list_formats(arguments: argparse.Namespace, console: Console) -> int:
+    """Prints the table of formats."""
+    from exporters.formats import FORMATS
+    from exporters.graphs import TASKS
+
+    rows = [
+        {
+            "format": row.name,
+            "what it is": row.summary,
+            "published as": row.handle("{task}"),
+        }
+        for row in FORMATS.values()
+    ]
+    if arguments.json:
+        console.result(json.dumps({"tasks": TASKS, "formats": rows}, indent=2))
+        return 0
+    cells = [[value or "-" for value in row.values()] for row in rows]
+    console.result(table(list(rows[0]), cells))
+    console.result(f"\nTasks: {', '.join(TASKS)}.")
+    return 0
+
+
+def fetch_checkpoint(arguments: argparse.Namespace, console: Console) -> int:
+    """Downloads the published checkpoint and prints where it is."""
+    from checkpoints import download
+
+    url = arguments.url or download.PUBLISHED_URL
+    with console.step(f"fetch {url}") as show:
+
+        def progress(done: int, total: int | None) -> None:
+            share = f"{done / total:4.0%} of {size(total)}" if total else size(done)
+            show(share)
+
+        path = download.fetch(
+            url,
+            md5=arguments.md5 or download.PUBLISHED_MD5,
+            force=arguments.force,
+            progress=progress,
+        )
+    console.result(str(path))
+    return 0
+
+
+def make_stand_in(arguments: argparse.Namespace, console: Console) -> int:
+    """Writes a generated checkpoint."""
+    from checkpoints import stand_in
+    from checkpoints.reader import open_checkpoint
+    from exporters import images, recalibration
+    from exporters.artifact import ExportError
+    from exporters.graphs import NetworkGraphs
+
+    path = arguments.output
+    if path.is_dir():
+        raise ExportError(f"{path} is a directory; expected a file to write")
+    if path.exists() and not arguments.force:
+        raise ExportError(f"{path} exists already. Use --force to replace it.")
+    if not path.parent.is_dir():
+        raise ExportError(f"{path.parent} is not a directory; {path} cannot be made")
+    with console.step("generate") as show:
+        variables = stand_in.generate(
+            arguments.seed, lambda done, total: show(f"{done} of {total} variables")
+        )
+    if not arguments.raw:
+        with console.step("set moving averages to batch statistics"):
+            variables = recalibration.with_batch_statistics(
+                variables,
+                images.generate(8, 299, 299),
+                NetworkGraphs(),
+            )
+    with console.step("write"):
+        stand_in.write_v1(variables, path)
+    console.say(_STAND_IN_NOTICE)
+    console.say(f"identity {open_checkpoint(path).identity}")
+    console.result(str(path))
+    return 0
+
+
+def _open_checkpoint(path: Path, console: Console) -> Checkpoint:
+    from checkpoints.reader import open_checkpoint
+
+    with console.step(f"read {path}"):
+        checkpoint = open_checkpoint(path)
+    if checkpoint.is_stand_in:
+        console.say(_STAND_IN_NOTICE)
+    return checkpoint
+
+
+def inspect_path(arguments: argparse.Namespace, console: Console) -> int:
+    """Prints what a checkpoint or artifact holds."""
+    from exporters.inspection import inspect
+
+    with console.step(f"open {arguments.path}"):
+        facts = inspect(arguments.path)
+    if arguments.json:
+        console.result(json.dumps(facts, indent=2))
+        return 0
+    rows = [
+        [name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
+        for name, value in facts.items()
+        if value is not None
+    ]
+    # What is wrong with the layout takes several lines.
+    long = [text for _, text in rows if "\n" in text]
+    short = [row for row in rows if "\n" not in row[1]]
+    console.result("\n\n".join([table(["", "found"], short), *long]))
+    return 0
+
+
+def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
+    """Makes artifacts and prints how each compares with the checkpoint."""
+    from exporters import export, formats
+    from exporters.artifact import ExportError, ExportInputs, ExportOptions
+    from exporters.calibration import calibration_images
+    from exporters.graphs import NetworkGraphs
+    from exporters.parity import ParityImages, Reference
+
+    rows = formats.select(arguments.formats)
+    tasks = formats.select_tasks(arguments.tasks)
+    selection = [(row, task) for row in rows for task in tasks]
+    options = ExportOptions(
+        image_size=_image_size(arguments.image_size),
+        nchw=arguments.nchw,
+        endpoints=arguments.endpoints,
+        softmax=arguments.softmax,
+        integer_type=arguments.integer_type,
+        signed_input=arguments.signed_input,
+    )
+    fixed = [row.name for row in rows if row.container.needs_image_size]
+    if options.image_size is None and fixed:
+        raise ExportError(
+            f"image size 'dynamic': {', '.join(fixed)} cannot do without a size. Name "
+            "others with --formats."
+        )
+    parity_images = ParityImages(arguments.images)
+    calibration = calibration_images(arguments.calibration_images, options.image_size)
+    checkpoint = _open_checkpoint(arguments.checkpoint, console)
+    paths = export.destinations(
+        arguments.output,
+        selection,
+        is_stand_in=checkpoint.is_stand_in,
+        overwrite=arguments.force,
+    )
+    if any(row.is_quantized for row in rows):
+        console.say(f"Quantization is calibrated on {calibration.description}.")
+    if arguments.verify:
+        console.say(f"Artifacts are compared on {parity_images.description}.")
+
+    inputs = ExportInputs(checkpoint, NetworkGraphs(), options, calibration)
+    done = []
+    with Reference(inputs.graphs, checkpoint) as reference:
+        with console.step("build the network"):
+            inputs.graphs.get()
+        for number, ((row, task), path) in enumerate(zip(selection, paths), start=1):
+            with console.step(f"[{number}/{len(paths)}] {task} {row.name}") as show:
+                done.append(
+                    export.export(
+                        inputs,
+                        row,
+                        task,
+                        path,
+                        reference=reference if arguments.verify else None,
+                        parity_images=parity_images,
+                        facts={
+                            "options": dataclasses.asdict(options),
+                            "calibration": calibration.description,
+                        },
+                        step=show,
+                    )
+                )
+    if arguments.json:
+        console.result(
+            json.dumps(
+                [
+                    {
+                        "path": str(item.path),
+                        "bytes": item.bytes,
+                        "seconds": item.seconds,
+                        "parity": item.report and item.report.as_dict(),
+                    }
+                    for item in done
+                ],
+                indent=2,
+            )
+        )
+        return 0
+    header = ["artifact", "size", "write s", "verify s", *_PARITY_HEADER]
+    console.result(
+        table(
+            header,
+            [
+                [
+                    item.path.name,
+                    size(item.bytes),
+                    f"{item.seconds['write']:.1f}",
+                    f"{item.seconds.get('verify', 0):.1f}",
+                    *_parity_cells(item.report),
+                ]
+                for item in done
+            ],
+        )
+    )
+    console.result(f"\n{len(done)} artifacts in {arguments.output}")
+    return 0
+
+
+_PARITY_HEADER = ("max error", "cosine", "top-1", "weights", "result")
+
+
+def _parity_cells(report: ParityReport | None) -> Sequence[str]:
+    if report is None:
+        return ("-", "-", "-", "-", "not compared")
+    main = report.main
+    return (
+        f"{main.relative_error:.1e}",
+        f"{main.cosine:.6f}",
+        "-" if main.top_1 is None else f"{main.top_1:.0%}",
+        f"{report.weights.count - len(report.weights.wrong)}/{report.weights.count}",
+        "agrees" if report.passed else "DIFFERS",
+    )
+
+
+def verify_artifacts(arguments: argparse.Namespace, console: Console) -> int:
+    """Compares artifacts with a checkpoint; EXIT_MISMATCH if one differs."""
+    from exporters import manifest
+    from exporters.export import failures
+    from exporters.formats import artifacts_in, container_of
+    from exporters.graphs import NetworkGraphs
+    from exporters.parity import ParityImages, Reference, compare
+
+    paths = artifacts_in(arguments.artifacts)
+    parity_images = ParityImages(arguments.images)
+    checkpoint = _open_checkpoint(arguments.checkpoint, console)
+    console.say(f"Artifacts are compared on {parity_images.description}.")
+    graphs = NetworkGraphs()
+    reports = {}
+    with Reference(graphs, checkpoint) as reference:
+        with console.step("build the network"):
+            graphs.get()
+        for number, path in enumerate(paths, start=1):
+            with console.step(f"[{number}/{len(paths)}] {path}"):
+                report = compare(
+                    container_of(path).open(path), reference, parity_images
+                )
+                changed = manifest.changed_files(path)
+                if changed:
+                    problem = f"not as its manifest says: {', '.join(changed)}"
+                    report = dataclasses.replace(
+                        report, problems=(*report.problems, problem)
+                    )
+                reports[path] = report
+    passed = all(report.passed for report in reports.values())
+    if arguments.json:
+        found = {str(path): report.as_dict() for path, report in reports.items()}
+        console.result(json.dumps({"passed": passed, "artifacts": found}, indent=2))
+    else:
+        rows = [[str(path), *_parity_cells(report)] for path, report in reports.items()]
+        console.result(table(["artifact", *_PARITY_HEADER], rows))
+    for path, report in reports.items():
+        for line in failures(report):
+            console.say(f"{path.name}: {line}")
+    return 0 if passed else EXIT_MISMATCH
+
+
+def install_artifacts(arguments: argparse.Namespace, console: Console) -> int:
+    """Puts artifacts into a TF Hub cache."""
+    from exporters import hub_cache
+
+    placed = hub_cache.install(
+        arguments.artifacts,
+        arguments.cache,
+        allow_stand_in=arguments.allow_stand_in,
+        force=arguments.force,
+    )
+    for handle, directory in placed.items():
+        console.result(f"{handle}\n  {directory}")
+    return 0
+
+
+def uninstall_artifacts(arguments: argparse.Namespace, console: Console) -> int:
+    """Takes out of a TF Hub cache what install put there."""
+    from exporters import hub_cache
+
+    removed = hub_cache.uninstall(arguments.cache)
+    for handle in removed:
+        console.result(handle)
+    console.say(f"{len(removed)} artifacts removed")
+    return 0
+
+
+def pack_artifacts(arguments: argparse.Namespace, console: Console) -> int:
+    """Makes .tar.gz files of artifacts."""
+    from exporters import hub_cache
+
+    for path in hub_cache.pack(
+        arguments.artifacts, arguments.output, force=arguments.force
+    ):
+        console.result(str(path))
+    return 0
+
+
+def _image_size(text: str) -> tuple[int, int] | None:
+    from exporters.artifact import ExportError
+
+    if text == "dynamic":
+        return None
+    parts = text.split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ExportError(
+            f"image size {text!r}: expected pixels as 299 or 224x320, or 'dynamic'"
+        )
+    return int(parts[0]), int(parts[-1])

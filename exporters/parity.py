@@ -253,6 +253,9 @@ def compare(
             f"made of the checkpoint {artifact.checkpoint_identity[:12]}..., compared "
             f"with {identity[:12]}..."
         )
+    if artifact.is_stand_in not in (None, reference.checkpoint.is_stand_in):
+        said = "is" if artifact.is_stand_in else "is not"
+        problems.append(f"says that it {said} a stand-in, unlike the checkpoint")
     return ParityReport(
         format=artifact.format,
         task=artifact.task,

@@ -311,6 +311,12 @@ def test_an_artifact_of_another_checkpoint_fails(artifact):
     )
 
 
+def test_a_stand_in_or_not(artifact):
+    report = compare(dataclasses.replace(artifact, is_stand_in=True))
+    assert not report.passed
+    assert report.problems == ("says that it is a stand-in, unlike the checkpoint",)
+
+
 def test_an_artifact_that_does_not_say_its_checkpoint_is_compared_all_the_same(
     artifact,
 ):

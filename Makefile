@@ -3,6 +3,9 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+# Says only what went wrong.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
+    --constraint constraints.txt
 STAND_IN := build/inception_resnet_v2_stand_in.ckpt
 # The checkpoint to export; the real one is fetched with `.venv/bin/irv2 fetch`.
 CHECKPOINT ?= $(STAND_IN)
@@ -25,7 +28,7 @@ test-quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not consumers"
 
 bench: $(STAMP) $(CHECKPOINT)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) --no-build-isolation --editable '.[test,bench]'
 	$(BIN)/python -m benchmarks --checkpoint $(CHECKPOINT)
 
 clean:
@@ -39,6 +42,6 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@python=$$(sh tools/find_python.sh) && \
 	    echo "Setting up $(VENV) with $$python ..." && \
 	    $$python -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(INSTALL) setuptools
+	$(INSTALL) --no-build-isolation --editable '.[test]'
 	touch $@

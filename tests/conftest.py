@@ -22,6 +22,12 @@ from exporters.parity import ParityImages, Reference
 PUBLISHED_FORMATS = ("v1", "v3", "v4", "v5")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts the consumers' programs first, and asks for their results last."""
+    order = {"test_programs_start": 0, "test_consumer": 2}
+    items.sort(key=lambda item: order.get(getattr(item, "originalname", ""), 1))
+
+
 @pytest.fixture(scope="session")
 def reference_values() -> dict[str, np.ndarray]:
     """What TensorFlow 1.15.5 and the original TF-Slim network computed, seed 0."""

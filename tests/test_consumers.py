@@ -1,7 +1,9 @@
 """The published formats in the hands of their original consumers.
 
 Each consumer program of `tests/consumers` runs once per environment, on artifacts that
-were installed under their published handles. What it checks becomes a test here.
+were installed under their published handles. What it checks becomes a test here. The
+programs run beside all other tests: the first test starts them, and the last ones read
+what came of them (see `pytest_collection_modifyitems` in conftest.py).
 """
 
 from __future__ import annotations
@@ -137,6 +139,10 @@ def run(
     if done.returncode:
         pytest.fail(f"{program} ended with {done.returncode}: {done.stdout[-3000:]}")
     return json.loads(results.read_text())
+
+
+def test_programs_start(runs):
+    assert runs
 
 
 @pytest.mark.parametrize(("environment", "program", "check"), CASES)

@@ -5,14 +5,10 @@ What stands in the way was found by loading: one unknown op and one unknown attr
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
-    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 _UNKNOWN_OP = "DisableCopyOnRead"
 """Part of the save function since TensorFlow 2.13; a hint about memory."""
@@ -20,25 +16,8 @@ _UNKNOWN_ATTRIBUTE = "debug_name"
 """Of VarHandleOp since TensorFlow 2.13; for messages."""
 
 
-def make_readable(directory: Path) -> None:
-    """Rewrites saved_model.pb in place; the numbers it computes stay the same."""
-    with rewritten(directory) as saved_model:
-        for meta_graph in saved_model.meta_graphs:
-            _make_readable(meta_graph)
-
-
-@contextlib.contextmanager
-def rewritten(directory: Path) -> Iterator[SavedModel]:
-    """Gives the SavedModel message of a directory to change, then writes it back."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    file = directory / "saved_model.pb"
-    saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    yield saved_model
-    file.write_bytes(saved_model.SerializeToString(deterministic=True))
-
-
-def _make_readable(meta_graph: MetaGraphDef) -> None:
+def make_readable(meta_graph: MetaGraphDef) -> None:
+    """Rewrites a MetaGraph in place; the numbers it computes stay the same."""
     graph = meta_graph.graph_def
     for nodes in (graph.node, *(f.node_def for f in graph.library.function)):
         for node in nodes:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters import network, older_tensorflow
+from exporters import network, older_tensorflow, reproducible
 from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
 from exporters.graphs import (
     CLASSIFICATION,
@@ -24,11 +24,11 @@ from exporters.graphs import (
     OUTPUT_NAMES,
     NetworkGraph,
 )
-from exporters.older_tensorflow import rewritten
 from exporters.provenance import read_record, write_record
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 _SAVED = "saved_model"
 """Directory in a temporary one, which only its owner may read."""
@@ -72,13 +72,29 @@ def _save_with_signature(
         str(saved),
         signatures={"serving_default": _serving_function(model, task)},
     )
-    older_tensorflow.make_readable(saved)
+    # It has a random number, and the published artifacts do not have it.
+    (saved / "fingerprint.pb").unlink()
+    with _rewritten(saved) as saved_model:
+        for meta_graph in saved_model.meta_graphs:
+            older_tensorflow.make_readable(meta_graph)
+            reproducible.renumber(meta_graph)
     return directory
+
+
+@contextlib.contextmanager
+def _rewritten(directory: Path) -> Iterator[SavedModel]:
+    """Gives the SavedModel message of a directory to change, then writes it back."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = directory / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    yield saved_model
+    file.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
 def _remove_signature(directory: Path) -> None:
     """Takes the signature out of a SavedModel's graph and out of its object graph."""
-    with rewritten(directory) as saved_model:
+    with _rewritten(directory) as saved_model:
         for meta_graph in saved_model.meta_graphs:
             signature = meta_graph.signature_def.pop("serving_default")
             names = [

@@ -1,0 +1,76 @@
+"""Makes the bytes of a TF2 SavedModel depend on what it computes alone.
+
+TensorFlow ends the names of functions, and of the values they capture, in a count of all
+that the process made before, and stores functions in no order. Here they are counted
+anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensorflow.core.framework.function_pb2 import FunctionDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+_NUMBERED = re.compile(r"(.*_)(\d+)")
+_CAPTURED_NAME = "_user_specified_name"
+
+
+def renumber(meta_graph: MetaGraphDef) -> None:
+    """Renames the functions of a MetaGraph in the order in which they were made."""
+    functions = meta_graph.graph_def.library.function
+    matches = [_NUMBERED.fullmatch(function.signature.name) for function in functions]
+    numbered = sorted(filter(None, matches), key=lambda match: int(match[2]))
+    names = {match[0]: f"{match[1]}{i}" for i, match in enumerate(numbered)}
+
+    for function in functions:
+        function.signature.name = _renamed(function.signature.name, names)
+        _rename_calls(function.node_def, names)
+        _renumber_captures(function)
+    functions.sort(key=lambda function: function.signature.name)
+
+    _rename_calls(meta_graph.graph_def.node, names)
+    aliases = meta_graph.meta_info_def.function_aliases
+    renamed = {_renamed(name, names): alias for name, alias in aliases.items()}
+    aliases.clear()
+    aliases.update(renamed)
+    objects = meta_graph.object_graph_def
+    concrete_functions = {
+        _renamed(name, names): function.SerializeToString(deterministic=True)
+        for name, function in objects.concrete_functions.items()
+    }
+    objects.concrete_functions.clear()
+    for name, serialized in concrete_functions.items():
+        objects.concrete_functions[name].MergeFromString(serialized)
+    for node in objects.nodes:
+        concrete = node.function.concrete_functions
+        if concrete:
+            concrete[:] = [_renamed(name, names) for name in concrete]
+        if node.HasField("bare_concrete_function"):
+            bare = node.bare_concrete_function
+            bare.concrete_function_name = _renamed(bare.concrete_function_name, names)
+
+
+def _renamed(name: str, names: dict[str, str]) -> str:
+    return names.get(name, name)
+
+
+def _rename_calls(nodes: Iterable[NodeDef], names: dict[str, str]) -> None:
+    for node in nodes:
+        for value in node.attr.values():
+            if value.HasField("func"):
+                value.func.name = _renamed(value.func.name, names)
+            for function in value.list.func:
+                function.name = _renamed(function.name, names)
+
+
+def _renumber_captures(function: FunctionDef) -> None:
+    for index, argument in function.arg_attr.items():
+        if _CAPTURED_NAME in argument.attr:
+            name = argument.attr[_CAPTURED_NAME]
+            if name.s.isdigit():
+                name.s = str(index).encode()

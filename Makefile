@@ -9,16 +9,17 @@ INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
 STAND_IN := build/inception_resnet_v2_stand_in.ckpt
 # The checkpoint to export; the real one is fetched with `.venv/bin/irv2 fetch`.
 CHECKPOINT ?= $(STAND_IN)
+GENERATED := $(filter $(STAND_IN),$(CHECKPOINT))
 OUTPUT ?= build/artifacts
 FORMATS ?= v4,v5
 
 .PHONY: export verify test test-quick bench clean
 
-export: $(STAMP) $(CHECKPOINT)
-	$(BIN)/irv2 export --checkpoint $(CHECKPOINT) --output $(OUTPUT) --formats $(FORMATS) --force
+export: $(STAMP) $(GENERATED)
+	$(BIN)/irv2 export --checkpoint "$(CHECKPOINT)" --output "$(OUTPUT)" --formats $(FORMATS) --force
 
-verify: $(STAMP) $(CHECKPOINT)
-	$(BIN)/irv2 verify --checkpoint $(CHECKPOINT) $(OUTPUT)
+verify: $(STAMP) $(GENERATED)
+	$(BIN)/irv2 verify --checkpoint "$(CHECKPOINT)" "$(OUTPUT)"
 
 # All tests, and those that people run while coding.
 test: $(STAMP)
@@ -27,9 +28,9 @@ test: $(STAMP)
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not consumers"
 
-bench: $(STAMP) $(CHECKPOINT)
+bench: $(STAMP) $(GENERATED)
 	$(INSTALL) --no-build-isolation --editable '.[test,bench]'
-	$(BIN)/python -m benchmarks --checkpoint $(CHECKPOINT)
+	$(BIN)/python -m benchmarks --checkpoint "$(CHECKPOINT)"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

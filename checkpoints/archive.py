@@ -127,8 +127,7 @@ def _safe_members(
         if total > max_bytes or count > _MAX_MEMBERS:
             raise ArchiveError(
                 f"{archive} holds at least {count} members of {total} bytes; expected"
-                f" at most {_MAX_MEMBERS} of {max_bytes}: raise the limit if it is"
-                " to be trusted"
+                f" at most {_MAX_MEMBERS} of {max_bytes}: do not use it"
             )
         ignored = path.name == "checkpoint" or path.name.startswith(".")
         if member.isreg() and path.name and not (ignored or path.suffix == ".meta"):

@@ -181,5 +181,5 @@ def _check_size(transfer: Transfer, size: int) -> None:
         transfer.discard()
         raise DownloadError(
             f"{transfer.url} has at least {size} bytes; expected at most"
-            f" {transfer.max_bytes}: check the URL, or raise the limit"
+            f" {transfer.max_bytes}: check the URL"
         )

@@ -9,6 +9,8 @@ from exporters.artifact import CalibrationImages
 from exporters.network import DEFAULT_IMAGE_SIZE
 
 _COUNT = 16
+_LARGEST_COUNT = 256
+"""More images take longer and hardly change the ranges."""
 
 
 def calibration_images(
@@ -17,7 +19,8 @@ def calibration_images(
     """Reads calibration images, or generates some.
 
     Args:
-      directory: JPEG and PNG files, all of which are used; None for generated images.
+      directory: of JPEG and PNG files; if there are more than 256, so many of them,
+        evenly spread over all. None for generated images.
       image_size: (height, width) in pixels; None for 299 x 299.
 
     Raises:
@@ -27,5 +30,6 @@ def calibration_images(
     if directory is None:
         generated = images.generate(_COUNT, height, width, seed=2)
         return CalibrationImages(generated, f"{_COUNT} generated images")
-    read = images.read_directory(directory, height, width)
-    return CalibrationImages(read, f"{len(read)} images of {directory}")
+    files = images.files_in(directory, _LARGEST_COUNT)
+    read = images.read(files, height, width)
+    return CalibrationImages(read, f"{len(read)} images of {directory.resolve().name}")

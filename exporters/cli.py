@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
+import traceback
 from pathlib import Path
 
 from absl import app
 from absl.flags import argparse_flags
 
 from exporters import commands
-from exporters.commands import EXIT_MISMATCH
+from exporters.commands import EXIT_BAD_INPUT, EXIT_MISMATCH
 from exporters.console import Console
 
-EXIT_BAD_INPUT = 3
 EXIT_DOWNLOAD = 4
+EXIT_FAULT = 70
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 _EXIT_CODES = """\
 exit codes:
@@ -24,6 +26,7 @@ exit codes:
   2  wrong usage, such as an unknown option
   3  a checkpoint, format, image or directory that cannot be used
   4  the download failed
+  70 a fault of irv2's own, with a traceback
 """
 
 
@@ -231,8 +234,12 @@ def _run(arguments: argparse.Namespace) -> int:
         code, message = EXIT_MISMATCH, str(error)
     except bad_input as error:
         code, message = EXIT_BAD_INPUT, str(error)
+    except BrokenPipeError:  # As of `irv2 list | head`.
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         code, message = EXIT_INTERRUPTED, "interrupted"
+    except Exception:
+        code, message = EXIT_FAULT, traceback.format_exc()
     console.say(f"irv2: {message}")
     return code
 

@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporters.console import Console, size, table
+from exporters.console import Console, bar, size, table
+from exporters.graphs import CLASSIFICATION
 
 if TYPE_CHECKING:
     import argparse
 
     from checkpoints.reader import Checkpoint
+    from exporters.artifact import ExportOptions
+    from exporters.formats import Format
     from exporters.parity import ParityReport
 
 EXIT_MISMATCH = 1
+EXIT_BAD_INPUT = 3
 
 _STAND_IN_NOTICE = (
     "This checkpoint is a STAND-IN: its weights are generated and classify nothing. "
@@ -58,8 +64,7 @@ def fetch_checkpoint(arguments: argparse.Namespace, console: Console) -> int:
     with console.step(f"fetch {url}") as show:
 
         def progress(done: int, total: int | None) -> None:
-            share = f"{done / total:4.0%} of {size(total)}" if total else size(done)
-            show(share)
+            show(bar(done, total) if total else size(done))
 
         path = download.fetch(
             url,
@@ -155,14 +160,18 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
         integer_type=arguments.integer_type,
         signed_input=arguments.signed_input,
     )
-    fixed = [row.name for row in rows if row.container.needs_image_size]
-    if options.image_size is None and fixed:
+    _check_options(options, rows)
+    is_quantized = any(row.is_quantized for row in rows)
+    if arguments.calibration_images and not is_quantized:
         raise ExportError(
-            f"image size 'dynamic': {', '.join(fixed)} cannot do without a size. Name "
-            "others with --formats."
+            "--calibration-images has no effect on "
+            f"{', '.join(row.name for row in rows)}"
         )
     parity_images = ParityImages(arguments.images)
-    calibration = calibration_images(arguments.calibration_images, options.image_size)
+    with console.step("read images"):
+        calibration = calibration_images(
+            arguments.calibration_images, options.image_size
+        )
     checkpoint = _open_checkpoint(arguments.checkpoint, console)
     paths = export.destinations(
         arguments.output,
@@ -170,7 +179,7 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
         is_stand_in=checkpoint.is_stand_in,
         overwrite=arguments.force,
     )
-    if any(row.is_quantized for row in rows):
+    if is_quantized:
         console.say(f"Quantization is calibrated on {calibration.description}.")
     if arguments.verify:
         console.say(f"Artifacts are compared on {parity_images.description}.")
@@ -178,8 +187,12 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     inputs = ExportInputs(checkpoint, NetworkGraphs(), options, calibration)
     done = []
     with Reference(inputs.graphs, checkpoint) as reference:
+        start = time.monotonic()
         with console.step("build the network"):
             inputs.graphs.get()
+            if any(row.published_version for row in rows):
+                inputs.graphs.get(is_training=True)
+        graph_seconds = time.monotonic() - start
         for number, ((row, task), path) in enumerate(zip(selection, paths), start=1):
             with console.step(f"[{number}/{len(paths)}] {task} {row.name}") as show:
                 done.append(
@@ -190,25 +203,25 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
                         path,
                         reference=reference if arguments.verify else None,
                         parity_images=parity_images,
-                        facts={
-                            "options": dataclasses.asdict(options),
-                            "calibration": calibration.description,
-                        },
+                        overwrite=arguments.force,
                         step=show,
                     )
                 )
     if arguments.json:
         console.result(
             json.dumps(
-                [
-                    {
-                        "path": str(item.path),
-                        "bytes": item.bytes,
-                        "seconds": item.seconds,
-                        "parity": item.report and item.report.as_dict(),
-                    }
-                    for item in done
-                ],
+                {
+                    "graph_seconds": graph_seconds,
+                    "artifacts": [
+                        {
+                            "path": str(item.path),
+                            "bytes": item.bytes,
+                            "seconds": item.seconds,
+                            "parity": item.report and item.report.as_dict(),
+                        }
+                        for item in done
+                    ],
+                },
                 indent=2,
             )
         )
@@ -233,7 +246,7 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-_PARITY_HEADER = ("max error", "cosine", "top-1", "weights", "result")
+_PARITY_HEADER = ("rel. error", "cosine", "top-1", "weights", "result")
 
 
 def _parity_cells(report: ParityReport | None) -> Sequence[str]:
@@ -243,7 +256,7 @@ def _parity_cells(report: ParityReport | None) -> Sequence[str]:
     return (
         f"{main.relative_error:.1e}",
         f"{main.cosine:.6f}",
-        "-" if main.top_1 is None else f"{main.top_1:.0%}",
+        f"{main.top_1:.0%}" if report.task == CLASSIFICATION and main.top_1 else "-",
         f"{report.weights.count - len(report.weights.wrong)}/{report.weights.count}",
         "agrees" if report.passed else "DIFFERS",
     )
@@ -252,6 +265,7 @@ def _parity_cells(report: ParityReport | None) -> Sequence[str]:
 def verify_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     """Compares artifacts with a checkpoint; EXIT_MISMATCH if one differs."""
     from exporters import manifest
+    from exporters.artifact import ArtifactError
     from exporters.export import failures
     from exporters.formats import artifacts_in, container_of
     from exporters.graphs import NetworkGraphs
@@ -262,32 +276,41 @@ def verify_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     checkpoint = _open_checkpoint(arguments.checkpoint, console)
     console.say(f"Artifacts are compared on {parity_images.description}.")
     graphs = NetworkGraphs()
-    reports = {}
+    reports, unreadable = {}, {}
     with Reference(graphs, checkpoint) as reference:
         with console.step("build the network"):
             graphs.get()
         for number, path in enumerate(paths, start=1):
             with console.step(f"[{number}/{len(paths)}] {path}"):
-                report = compare(
-                    container_of(path).open(path), reference, parity_images
-                )
-                changed = manifest.changed_files(path)
+                try:
+                    artifact = container_of(path).open(path)
+                    report = compare(artifact, reference, parity_images)
+                    changed = manifest.changed_files(path)
+                except ArtifactError as error:
+                    unreadable[path] = str(error)
+                    continue
                 if changed:
                     problem = f"not as its manifest says: {', '.join(changed)}"
                     report = dataclasses.replace(
                         report, problems=(*report.problems, problem)
                     )
                 reports[path] = report
-    passed = all(report.passed for report in reports.values())
+    passed = not unreadable and all(report.passed for report in reports.values())
     if arguments.json:
         found = {str(path): report.as_dict() for path, report in reports.items()}
+        for path, message in unreadable.items():
+            found[str(path)] = {"passed": False, "error": message}
         console.result(json.dumps({"passed": passed, "artifacts": found}, indent=2))
-    else:
+    elif reports:
         rows = [[str(path), *_parity_cells(report)] for path, report in reports.items()]
         console.result(table(["artifact", *_PARITY_HEADER], rows))
     for path, report in reports.items():
         for line in failures(report):
             console.say(f"{path.name}: {line}")
+    for message in unreadable.values():
+        console.say(f"irv2: {message}")
+    if unreadable:
+        return EXIT_BAD_INPUT
     return 0 if passed else EXIT_MISMATCH
 
 
@@ -328,13 +351,31 @@ def pack_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _check_options(options: ExportOptions, rows: Sequence[Format]) -> None:
+    """Refuses options that no format asked for heeds, and sizes that one cannot do."""
+    from exporters.artifact import ExportError
+
+    names = ", ".join(row.name for row in rows)
+    for field in dataclasses.fields(options):
+        is_given = getattr(options, field.name) != field.default
+        if is_given and not any(field.name in row.options for row in rows):
+            flag = field.name.replace("_", "-")
+            raise ExportError(f"--{flag} has no effect on {names}")
+    fixed = [row.name for row in rows if row.container.needs_image_size]
+    if options.image_size is None and fixed:
+        raise ExportError(
+            f"image size 'dynamic': {', '.join(fixed)} cannot do without a size. Name "
+            "others with --formats."
+        )
+
+
 def _image_size(text: str) -> tuple[int, int] | None:
     from exporters.artifact import ExportError
 
     if text == "dynamic":
         return None
     parts = text.split("x")
-    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+    if len(parts) > 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise ExportError(
             f"image size {text!r}: expected pixels as 299 or 224x320, or 'dynamic'"
         )

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+_BAR_WIDTH = 30
+
 
 class Console:
     """Writes messages to standard error and results to standard output."""
@@ -107,6 +109,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
+
+
+def bar(done: int, total: int) -> str:
+    """A progress bar for so many bytes of a total."""
+    filled = round(_BAR_WIDTH * done / total)
+    drawn = "#" * filled + "." * (_BAR_WIDTH - filled)
+    return f"[{drawn}] {done / total:4.0%} of {size(total)}"
 
 
 def size(count: int) -> str:

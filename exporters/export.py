@@ -12,9 +12,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from exporters import manifest
-from exporters.artifact import ExportError, ExportInputs
+from exporters.artifact import ExportError, ExportInputs, first_line
 from exporters.formats import Format, container_of
 from exporters.parity import ParityImages, ParityReport, Reference, compare
+
+_QUANTIZATION_HINT = (
+    "Quantization fits images like those it was calibrated on; give such images to "
+    "compare on as well, by --calibration-images and --images."
+)
 
 
 class ParityError(Exception):
@@ -72,13 +77,12 @@ def export(
     *,
     reference: Reference | None,
     parity_images: ParityImages,
-    facts: dict | None = None,
+    overwrite: bool = True,
     step: Callable[[str], None] = lambda name: None,
 ) -> Exported:
     """Writes one artifact and its manifest, and compares it with the checkpoint.
 
-    Both appear at their place only when whole and, if compared, right. What was there
-    before is replaced.
+    Both appear at their place only when whole and, if compared, right.
 
     Args:
       inputs: what the writer is given.
@@ -87,10 +91,11 @@ def export(
       path: where the artifact goes; its directory is made if needed.
       reference: what to compare with, None to skip the comparison.
       parity_images: images to compare on.
-      facts: what else the manifest should say.
+      overwrite: replace what is there.
       step: called with "write" and "verify" as each begins.
 
     Raises:
+      ExportError: something is there already.
       ParityError: the artifact does not agree with the checkpoint. It is not kept.
     """
     seconds = {}
@@ -98,21 +103,32 @@ def export(
         unfinished = scratch / path.name
         step("write")
         start = time.monotonic()
-        row.write(inputs, task, unfinished)
+        try:
+            row.write(inputs, task, unfinished)
+        except Exception as error:
+            if not type(error).__module__.startswith("tensorflow"):
+                raise
+            # Such as a full disk, which TensorFlow does not report as an OSError.
+            raise ExportError(
+                f"{path} cannot be written: {first_line(error)}"
+            ) from error
         seconds["write"] = time.monotonic() - start
 
         report = None
         if reference:
             step("verify")
             start = time.monotonic()
-            report = compare(
-                container_of(unfinished).open(unfinished), reference, parity_images
-            )
+            opened = container_of(unfinished).open(unfinished)
+            report = compare(opened, reference, parity_images)
             seconds["verify"] = time.monotonic() - start
-            if not report.passed:
+            problems = failures(report)
+            if (opened.format, opened.task) != (row.name, task):
+                problems.append(f"it is {opened.format} of {opened.task}")
+            if problems:
+                hint = f" {_QUANTIZATION_HINT}" if row.is_quantized else ""
                 raise ParityError(
                     f"{path.name} does not agree with the checkpoint, and was not "
-                    f"kept: {'; '.join(failures(report))}"
+                    f"kept: {'; '.join(problems)}.{hint}"
                 )
         described = manifest.describe(
             unfinished,
@@ -120,11 +136,17 @@ def export(
             format=row.name,
             task=task,
             handle=row.handle(task),
-            **(facts or {}),
+            options={
+                name: getattr(inputs.options, name) for name in sorted(row.options)
+            },
+            calibration=inputs.calibration.description if row.is_quantized else None,
+            compared_on=parity_images.description if report else None,
             parity=report and report.as_dict(),
         )
         text = json.dumps(described, indent=2, allow_nan=False) + "\n"
         manifest.path_of(unfinished).write_text(text, encoding="utf-8")
+        if path.exists() and not overwrite:
+            raise ExportError(f"{path} was made meanwhile. Use --force to replace it.")
         _replace(
             {unfinished: path, manifest.path_of(unfinished): manifest.path_of(path)},
             scratch,

@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from exporters import manifest
 from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact
 from exporters.graphs import TASKS
 
@@ -59,6 +60,7 @@ class Format:
       summary: one line for users.
       tolerance: what `irv2 verify` asks of it.
       published_version: version in the handle it was published under, if it was.
+      options: the fields of `ExportOptions` that it heeds.
       is_quantized: whether activations are quantized, by ranges from images.
     """
 
@@ -67,6 +69,7 @@ class Format:
     summary: str
     tolerance: Tolerance
     published_version: int | None = None
+    options: tuple[str, ...] = ()
     is_quantized: bool = False
 
     def write(self, inputs: ExportInputs, task: str, path: Path) -> None:
@@ -94,6 +97,13 @@ def _has_bytes(path: Path, offset: int, expected: bytes) -> bool:
         return file.read(len(expected)) == expected
 
 
+def _is_onnx(path: Path) -> bool:
+    """A ModelProto starts with field 1, its IR version: a small number."""
+    return any(_has_bytes(path, 0, bytes([8, version])) for version in _IR_VERSIONS)
+
+
+_IR_VERSIONS = range(3, 32)
+
 _HUB_MODULE = Container(
     "exporters.hub_module", "", lambda path: (path / "tfhub_module.pb").is_file()
 )
@@ -106,18 +116,18 @@ _TFLITE = Container(
     lambda path: _has_bytes(path, 4, b"TFL3"),
     needs_image_size=True,
 )
-# An ONNX file starts with its version: field 1 of ModelProto, a varint.
-_ONNX = Container(
-    "exporters.onnx_model", ".onnx", lambda path: _has_bytes(path, 0, b"\x08")
-)
+_ONNX = Container("exporters.onnx_model", ".onnx", _is_onnx)
 CONTAINERS = (_HUB_MODULE, _SAVED_MODEL, _TFLITE, _ONNX)
 
 _EXACT = Tolerance(max_error=2e-5, min_cosine=0.999999)
 _HALF = Tolerance(max_error=2e-2, min_cosine=0.999)
-# Stand-ins amplify noise more than trained networks do: rounding just the input to 8
-# bits costs 0.0035 of the cosine. A wrong network is far below this all the same, and a
-# wrong weight is found by comparing weights.
+# Logits of a stand-in, whose classifier is random, have the most noise: 0.97. A wrong
+# network is far below this all the same, and a wrong weight is found by comparing
+# weights.
 _QUANTIZED = Tolerance(max_error=0.25, min_cosine=0.95)
+
+_ONNX_OPTIONS = ("image_size", "nchw", "endpoints")
+_TFLITE_OPTIONS = ("image_size", "softmax", "signed_input")
 
 FORMATS = {
     row.name: row
@@ -126,23 +136,43 @@ FORMATS = {
         Format("v3", _HUB_MODULE, "TF1 hub.Module, any image size", _EXACT, 3),
         Format("v4", _SAVED_MODEL, "TF2 SavedModel for hub.KerasLayer", _EXACT, 4),
         Format("v5", _SAVED_MODEL, "v4 with a serving signature", _EXACT, 5),
-        Format("onnx-float32", _ONNX, "ONNX", _EXACT),
-        Format("onnx-float16", _ONNX, "ONNX in half precision", _HALF),
+        Format("onnx-float32", _ONNX, "ONNX", _EXACT, options=_ONNX_OPTIONS),
+        Format(
+            "onnx-float16",
+            _ONNX,
+            "ONNX in half precision",
+            _HALF,
+            options=_ONNX_OPTIONS,
+        ),
         Format(
             "onnx-int8",
             _ONNX,
             "ONNX quantized (QDQ, per channel)",
             _QUANTIZED,
+            options=_ONNX_OPTIONS,
             is_quantized=True,
         ),
-        Format("tflite-float32", _TFLITE, "TFLite", _EXACT),
-        Format("tflite-float16", _TFLITE, "TFLite, float16 weights", _HALF),
-        Format("tflite-dynamic-int8", _TFLITE, "TFLite, int8 weights", _QUANTIZED),
+        Format("tflite-float32", _TFLITE, "TFLite", _EXACT, options=_TFLITE_OPTIONS),
+        Format(
+            "tflite-float16",
+            _TFLITE,
+            "TFLite, float16 weights",
+            _HALF,
+            options=_TFLITE_OPTIONS,
+        ),
+        Format(
+            "tflite-dynamic-int8",
+            _TFLITE,
+            "TFLite, int8 weights",
+            _QUANTIZED,
+            options=_TFLITE_OPTIONS,
+        ),
         Format(
             "tflite-int8",
             _TFLITE,
             "TFLite quantized throughout",
             _QUANTIZED,
+            options=(*_TFLITE_OPTIONS, "integer_type"),
             is_quantized=True,
         ),
     )
@@ -205,21 +235,27 @@ def container_of(path: Path) -> Container:
 def artifacts_in(paths: Iterable[Path]) -> list[Path]:
     """Returns the artifacts among paths, and those in paths that are directories.
 
+    In a directory, whatever has a manifest counts, even if it is damaged or gone.
+
     Raises:
       ArtifactError: a path is no artifact, and holds none.
     """
     found = []
     for path in paths:
         if path.is_dir() and not any(kind.holds(path) for kind in CONTAINERS):
-            inside = [
+            inside = {
                 child
-                for child in sorted(path.iterdir())
+                for child in path.iterdir()
                 if not child.name.startswith(".")
                 and any(kind.holds(child) for kind in CONTAINERS)
-            ]
+            }
+            inside |= {
+                child.with_name(child.name.removesuffix(manifest.SUFFIX))
+                for child in path.glob(f"*{manifest.SUFFIX}")
+            }
             if not inside:
                 raise ArtifactError(f"{path} is no artifact, and holds none.")
-            found += inside
+            found += sorted(inside)
         else:
             container_of(path)
             found.append(path)

@@ -119,10 +119,16 @@ class NetworkGraph:
         }
 
     def start_session(self, weights: Mapping[str, np.ndarray]) -> tf.Session:
-        """Returns a session in which the variables hold the checkpoint's weights."""
+        """Returns a session in which the variables hold the checkpoint's weights.
+
+        It runs the graph as it is: TensorFlow's optimizer takes longer than a few runs,
+        and folds batch norm, with other rounding.
+        """
         import tensorflow.compat.v1 as tf
 
-        session = tf.Session(graph=self.graph)
+        config = tf.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        session = tf.Session(graph=self.graph, config=config)
         with self.graph.as_default():
             session.run(
                 [variable.initializer for variable in self.variables.values()],

@@ -103,8 +103,8 @@ def install(
         if artifact.record.stand_in and not allow_stand_in:
             raise InstallError(
                 f"{artifact.path} is a stand-in: whoever loads {handle} would get "
-                "weights that classify nothing. Export a trained checkpoint, or allow "
-                "stand-ins explicitly."
+                "weights that classify nothing. Export a trained checkpoint, or insist "
+                "with --allow-stand-in."
             )
         if not force:
             _check_replaceable(cached_directory(handle, cache), handle)
@@ -182,7 +182,9 @@ def pack(
         path = urllib.parse.urlsplit(handle).path.lstrip("/")
         destination = output_directory / f"{path}{mark}.tar.gz"
         if destination.exists() and not force:
-            raise InstallError(f"{destination} exists already")
+            raise InstallError(
+                f"{destination} exists already. Use --force to replace it."
+            )
         artifact.check()
         destinations[destination] = artifact.path
     for destination, source in destinations.items():
@@ -210,13 +212,13 @@ def _check_replaceable(directory: Path, handle: str) -> None:
     if receipt is None:
         raise InstallError(
             f"{directory} already holds {handle}, and irv2 did not put it there. Use "
-            "another cache, or replace it by force."
+            "another --cache, or replace it with --force."
         )
     differing = _differing_files(directory, receipt)
     if differing:
         raise InstallError(
             f"{directory} was changed since irv2 installed it: "
-            f"{', '.join(differing[:3])}. Replace it by force."
+            f"{', '.join(differing[:3])}. Use --force to replace it."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,27 +33,15 @@ def generate(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.stack([_generate_one(height, width, [seed, i]) for i in range(count)])
 
 
-def read_directory(
-    directory: Path, height: int = 299, width: int = 299, limit: int | None = None
-) -> np.ndarray:
-    """Reads the images of a directory as TF-Slim's evaluation does.
-
-    The central 87.5 % of height and width, resized bilinearly without antialiasing
-    (`inception_preprocessing.preprocess_for_eval`; pixels are sampled at the positions
-    of TensorFlow's resize_bilinear). Orientation tags are ignored, as they are there.
+def files_in(directory: Path, limit: int | None = None) -> list[Path]:
+    """Returns the JPEG and PNG files of a directory, in order of their names.
 
     Args:
-      directory: its JPEG and PNG files are taken in order of their names; other files,
-        and directories in it, are not looked at.
-      height: of the result, in pixels.
-      width: of the result, in pixels.
-      limit: how many to read at most, None for all.
-
-    Returns:
-      float32 [count, height, width, 3], RGB, in [0, 1].
+      directory: other files, and directories in it, are not looked at.
+      limit: how many at most, evenly spread over all; None for all.
 
     Raises:
-      ImageError: there is no such directory, no image in it, or one that cannot be read.
+      ImageError: there is no such directory, or no image in it.
     """
     if not directory.is_dir():
         kind = "is not a directory" if directory.exists() else "does not exist"
@@ -66,7 +55,32 @@ def read_directory(
         raise ImageError(
             f"{directory} holds no images. Expected files named {', '.join(_SUFFIXES)}."
         )
-    return np.stack([_resize(_read(file), height, width) for file in files[:limit]])
+    count = min(len(files), limit or len(files))
+    return [files[i * len(files) // count] for i in range(count)]
+
+
+def read(files: Sequence[Path], height: int = 299, width: int = 299) -> np.ndarray:
+    """Reads image files as TF-Slim's evaluation does.
+
+    The central 87.5 % of height and width, resized bilinearly without antialiasing
+    (`inception_preprocessing.preprocess_for_eval`; pixels are sampled at the positions
+    of TensorFlow's resize_bilinear). Orientation tags are ignored, as they are there.
+
+    Args:
+      files: JPEG or PNG, at least one.
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+
+    Returns:
+      float32 [count, height, width, 3], RGB, in [0, 1].
+
+    Raises:
+      ImageError: one cannot be read.
+    """
+    result = np.empty((len(files), height, width, 3), np.float32)
+    for image, file in zip(result, files):
+        image[:] = _resize(_read(file), height, width)
+    return result
 
 
 def _read(file: Path) -> np.ndarray:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.artifact import ExportError
 from exporters.inference_graph import InferenceGraph
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ def to_float16(graph: OnnxGraph) -> OnnxGraph:
 
     So does the first convolution. Its kernels look for small differences between
     pixels, in which the rounding of images and kernel would be most of the error.
+
+    Raises:
+      ExportError: a weight is too large for float16.
     """
     from onnx import TensorProto
 
@@ -142,7 +146,7 @@ def to_float16(graph: OnnxGraph) -> OnnxGraph:
     def cast(name: str, single: bool) -> str:
         """Returns the name of a value or weight in the precision asked for."""
         if name in graph.weights:
-            weights[name] = graph.weights[name].astype("f4" if single else "f2")
+            weights[name] = graph.weights[name] if single else half(name)
             return name
         if is_single[name] == single:
             return name
@@ -150,6 +154,12 @@ def to_float16(graph: OnnxGraph) -> OnnxGraph:
         converted = f"{name}/{'float32' if single else 'float16'}"
         nodes[converted] = make_node("Cast", [name], converted, to=to)
         return converted
+
+    def half(name: str) -> np.ndarray:
+        largest = np.abs(graph.weights[name]).max()
+        if largest > np.finfo(np.float16).max:
+            raise ExportError(f"{name} has the value {largest}, too large for float16.")
+        return graph.weights[name].astype(np.float16)
 
     for node in graph.nodes:
         single = (

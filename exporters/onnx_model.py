@@ -155,7 +155,14 @@ def open(path: Path) -> OpenedArtifact:
     is_fixed = isinstance(height, int)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, {INPUT: _in_layout(images, nchw)})))
+        feed = {INPUT: _in_layout(images, nchw)}
+        try:
+            return dict(zip(names, session.run(names, feed)))
+        except Exception as error:  # As above.
+            raise ArtifactError(
+                f"{path} cannot be run on images of the shape {list(images.shape)}; it "
+                f"was changed. ONNX Runtime says: {first_line(error)}"
+            ) from error
 
     return OpenedArtifact(
         format=metadata["format"],
@@ -181,11 +188,17 @@ def _weights(path: Path) -> dict[str, tuple[np.ndarray, Any]]:
         arrays[tensor.name] = (
             array.transpose(onnx_graph.TO_HWIO) if is_kernel else array
         )
-    return {
-        name: _dequantized(name, arrays)
-        for name in arrays
-        if name.endswith(("/weights", "/biases"))
-    }
+    try:
+        return {
+            name: _dequantized(name, arrays)
+            for name in arrays
+            if name.endswith(("/weights", "/biases"))
+        }
+    except KeyError as error:
+        raise ArtifactError(
+            f"{path} has a quantized weight without its {error}; the file was changed. "
+            "Export it again."
+        ) from error
 
 
 def _dequantized(

@@ -25,6 +25,8 @@ _TRAINING_FACTOR = 10
 """Batch statistics over few images amplify rounding; TensorFlow 1.15 and 2.21 differ by
 4e-5 there, and by 1e-6 in evaluation."""
 _TOP_5 = 5
+_COUNT = 8
+"""Number of images to compare on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,30 +180,33 @@ class ParityImages:
     """
 
     def __init__(self, directory: Path | None = None):
-        """Takes the images of a directory, or generates some.
+        """Takes the images of a directory, as far as there are enough, or generates some.
 
         Raises:
           exporters.images.ImageError: the directory holds no readable images.
         """
-        self._directory = directory
+        self._files = images.files_in(directory, _COUNT) if directory else []
         self._batches: dict[tuple[int, int, int], np.ndarray] = {}
-        self.description = f"images of {directory}" if directory else "generated images"
+        self.description = "generated images"
         if directory:
+            found = len(self._files)
+            self.description = f"{found} images of {directory.resolve().name}"
+            if found < _COUNT:
+                self.description += f" and {_COUNT - found} generated ones"
             self.batches(None)
 
     def batches(self, image_size: tuple[int, int] | None) -> list[np.ndarray]:
         """Returns 8 images of a fixed size; or 8 of 299 x 299 and 2 of 224 x 320."""
         if image_size is None:
-            return [self._batch(8, 299, 299), self._batch(2, 224, 320)]
-        return [self._batch(8, *image_size)]
+            return [self._batch(_COUNT, 299, 299), self._batch(2, 224, 320)]
+        return [self._batch(_COUNT, *image_size)]
 
     def _batch(self, count: int, height: int, width: int) -> np.ndarray:
         key = (count, height, width)
         if key not in self._batches:
-            if self._directory:
-                batch = images.read_directory(self._directory, height, width, count)
-            else:
-                batch = images.generate(count, height, width, seed=1)
+            batch = images.generate(count, height, width, seed=1)
+            files = self._files[:count]
+            batch[: len(files)] = images.read(files, height, width)
             self._batches[key] = batch
         return self._batches[key]
 

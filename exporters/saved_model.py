@@ -19,6 +19,7 @@ from exporters import network, older_tensorflow, reproducible
 from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
 from exporters.graphs import (
     CLASSIFICATION,
+    ENDPOINTS,
     FEATURE_VECTOR,
     HUB_MOMENTUM,
     OUTPUT_NAMES,
@@ -140,11 +141,22 @@ def open(path: Path) -> OpenedArtifact:
     has_classifier = "InceptionResnetV2/Logits/Logits/weights" in names
     task = CLASSIFICATION if has_classifier else FEATURE_VECTOR
     serving = model.signatures.get("serving_default")
+    format_name = "v5" if serving else "v4"
+    if record and (record.format, record.task) != (format_name, task):
+        raise ArtifactError(
+            f"{path} is recorded as {record.format} of {record.task}, but it is "
+            f"{format_name} of {task}. Export it again."
+        )
+    expected = {"default"} | {f"InceptionResnetV2/{e}" for e in ENDPOINTS[task]}
 
     @_without_optimizing()
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         batch = tf.constant(images)
         outputs = dict(model(batch, return_endpoints=True))
+        if outputs.keys() != expected:
+            raise ArtifactError(
+                f"{path} has the outputs {sorted(outputs)}, expected {sorted(expected)}."
+            )
         trained = model(
             batch, training=True, return_endpoints=True, batch_norm_momentum=1.0
         )
@@ -161,7 +173,7 @@ def open(path: Path) -> OpenedArtifact:
         return {name: value.numpy() for name, value in results.items()}
 
     return OpenedArtifact(
-        format="v5" if serving else "v4",
+        format=format_name,
         task=task,
         checkpoint_identity=record.checkpoint_identity if record else None,
         is_stand_in=record.stand_in if record else None,

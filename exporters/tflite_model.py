@@ -1,8 +1,8 @@
 """TFLite files, in float32, with float16 or int8 weights, or quantized throughout.
 
 Each is written from the inference graph straight into a flatbuffer. TensorFlow's
-converter makes the same operators of this network, but needs 5 GB of memory and 15 s
-to 70 s a file for it.
+converter makes the same operators of this network, and takes far more time and memory
+(`make bench`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ def write(inputs: ExportInputs, format: str, task: str, path: Path) -> None:
       path: the file to write.
 
     Raises:
-      ExportError: no image size or one too small, or calibration images of another.
+      ExportError: no image size, calibration images of another, or a weight too large
+        for float16.
     """
     signed = inputs.options.signed_input
     output = "feature_vector"

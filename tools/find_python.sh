@@ -16,9 +16,9 @@ for python in $candidates; do
 done
 
 # pyenv keeps interpreters that are not on PATH.
-if [ -z "$PYTHON" ] && command -v pyenv >/dev/null 2>&1; then
+if [ -z "$PYTHON" ]; then
     for version in 3.13 3.12 3.11 3.10; do
-        for python in "$(pyenv root)"/versions/$version.*/bin/python; do
+        for python in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/$version.*/bin/python; do
             if fits "$python"; then
                 echo "$python"
                 exit 0

@@ -24,7 +24,7 @@ NAMES = sorted(path.stem for path in DIRECTORY.glob("tf*-py*.txt"))
 
 _BOOTSTRAP = {"3.6": ("pip==21.3.1", "setuptools==59.6.0", "wheel==0.37.1")}
 """What pip needs before it can read the pins, by version of Python."""
-_VERSION = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+_VERSION = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
 
 class NoInterpreterError(Exception):

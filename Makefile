@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 # Says only what went wrong.
-INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check \
-    --constraint constraints.txt
+INSTALL := $(BIN)/python -m pip install -qq --no-compile \
+    --disable-pip-version-check --constraint constraints.txt
 STAND_IN := build/inception_resnet_v2_stand_in.ckpt
 # The checkpoint to export; the real one is fetched with `.venv/bin/irv2 fetch`.
 CHECKPOINT ?= $(STAND_IN)

@@ -228,14 +228,14 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         with console.alone():
             return arguments.command(arguments, console)
+    except BrokenPipeError:  # As of `irv2 list | head`.
+        return EXIT_BROKEN_PIPE
     except DownloadError as error:
         code, message = EXIT_DOWNLOAD, str(error)
     except ParityError as error:
         code, message = EXIT_MISMATCH, str(error)
     except bad_input as error:
         code, message = EXIT_BAD_INPUT, str(error)
-    except BrokenPipeError:  # As of `irv2 list | head`.
-        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         code, message = EXIT_INTERRUPTED, "interrupted"
     except Exception:

@@ -34,7 +34,15 @@ CONTAINER = Container(
     ".fake",
     lambda path: path.is_file() and path.read_bytes()[:2] == b"PK",
 )
-FORMAT = Format("fake", CONTAINER, "for tests", Tolerance(1e-4, 0.9999), 9)
+FORMAT = Format(
+    "fake",
+    CONTAINER,
+    "for tests",
+    Tolerance(1e-4, 0.9999),
+    published_version=9,
+    options=("image_size",),
+    is_quantized=True,
+)
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from exporters import calibration
 from exporters.calibration import calibration_images
 from exporters.images import ImageError
 from exporters.parity import ParityImages
@@ -35,7 +36,24 @@ def test_all_images_of_a_directory(tmp_path):
     assert read.images.shape == (20, 75, 80, 3)
     levels = read.images.mean(axis=(1, 2, 3)) * 255
     np.testing.assert_allclose(levels, np.arange(20) * 10, atol=1e-3)
-    assert read.description == f"20 images of {tmp_path}"
+    assert read.description == f"20 images of {tmp_path.name}"
+
+
+def test_more_images_than_help(tmp_path, monkeypatch):
+    monkeypatch.setattr(calibration, "_LARGEST_COUNT", 4)
+    for level in range(10):
+        pixels = np.full((90, 90, 3), 10 * level, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{level}.png")
+    read = calibration_images(tmp_path, (75, 80))
+    levels = read.images.mean(axis=(1, 2, 3)) * 255
+    np.testing.assert_allclose(levels, [0, 20, 50, 70], atol=1e-3)
+    assert read.description == f"4 images of {tmp_path.name}"
+
+
+def test_an_image_that_cannot_be_read(tmp_path):
+    (tmp_path / "cat.jpg").write_text("a cat")
+    with pytest.raises(ImageError, match=r"cat\.jpg cannot be read as an image"):
+        calibration_images(tmp_path, (75, 75))
 
 
 def test_a_directory_without_images(tmp_path):

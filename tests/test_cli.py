@@ -10,12 +10,13 @@ from pathlib import Path
 
 import fake_format
 import numpy as np
+import published_directories
 import pytest
 from PIL import Image
 
 from checkpoints import download, layout, stand_in
 from checkpoints.http_transfer import DownloadError
-from checkpoints.reader import open_checkpoint
+from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import cli, formats, graphs, manifest, parity
 
 ROOT = Path(__file__).parents[1]
@@ -195,13 +196,16 @@ def test_export_and_verify(irv2, place):
 
 def test_export_for_machines(irv2, place):
     done = irv2(*EXPORT, "--tasks", "classification", "--json")
-    (found,) = json.loads(done.out)
+    result = json.loads(done.out)
+    assert result["graph_seconds"] >= 0
+    (found,) = result["artifacts"]
     path = Path("out") / CLASSIFIER
     assert found["path"] == str(path)
     assert found["bytes"] == path.stat().st_size
     assert found["parity"]["passed"]
     recorded = json.loads(manifest.path_of(path).read_text())
-    assert recorded["options"]["image_size"] == [75, 75]
+    assert recorded["options"] == {"image_size": [75, 75]}
+    assert recorded["compared_on"] == "generated images"
     assert recorded["calibration"] == "16 generated images"
 
 
@@ -215,8 +219,9 @@ def test_export_compares_on_images_of_a_directory(irv2, place):
     (place / "images").mkdir()
     Image.new("RGB", (90, 90), (10, 200, 30)).save(place / "images" / "green.png")
     done = irv2(*EXPORT, "--images", "images", "--json")
-    assert "compared on images of images." in done.err
-    assert json.loads(done.out)[0]["parity"]["images"] == {"75 x 75": 1}
+    assert "compared on 1 images of images and 7 generated ones." in done.err
+    (found, _) = json.loads(done.out)["artifacts"]
+    assert found["parity"]["images"] == {"75 x 75": 8}
 
 
 def test_export_replaces_only_by_force(irv2, place):
@@ -338,6 +343,13 @@ def trouble(place):
     stand_in.write_v1(weights, place / "missing.ckpt")
     weights["layer/weights"] = np.full((3, 8), np.nan, np.float32)
     stand_in.write_v1(weights, place / "nan.ckpt")
+    weights["layer/weights"] = np.ones((8, 3), np.float32)
+    stand_in.write_v1(weights, place / "shape.ckpt")
+    middle = len(content) // 2
+    flipped = bytes([content[middle] ^ 1])
+    (place / "flipped.ckpt").write_bytes(
+        content[:middle] + flipped + content[middle + 1 :]
+    )
 
     (place / "empty").mkdir()
     (place / "broken images").mkdir()
@@ -385,6 +397,26 @@ TROUBLE = {
     "missing variable": (
         export(checkpoint="missing.ckpt"),
         ["missing.ckpt is not a", "1 missing", "layer/weights"],
+    ),
+    "flipped bit": (
+        export(checkpoint="flipped.ckpt"),
+        ["flipped.ckpt cannot be read as a checkpoint"],
+    ),
+    "wrong shape": (
+        export(checkpoint="shape.ckpt"),
+        ["shape.ckpt is not a", "layer/weights", "8, 3"],
+    ),
+    "option that changes nothing": (
+        [*export(), "--nchw"],
+        ["--nchw has no effect on fake"],
+    ),
+    "calibration that changes nothing": (
+        export(formats="v4", image_size="299", calibration_images="empty"),
+        ["--calibration-images has no effect on v4"],
+    ),
+    "image size of many digits": (
+        export(image_size="9" * 5000),
+        ["expected pixels as 299"],
     ),
     "unknown format": (
         export(formats="v4,v2"),
@@ -498,6 +530,108 @@ def test_trouble_is_told_in_a_few_lines(irv2, trouble, what):
     assert tree(trouble) == before
 
 
+def test_one_unreadable_artifact_does_not_hide_the_others(irv2, place):
+    assert irv2(*EXPORT).code == 0
+    (place / "out" / CLASSIFIER).write_bytes(b"")
+    done = irv2(*VERIFY, "out")
+    assert done.code == cli.EXIT_BAD_INPUT
+    assert f"irv2: out/{CLASSIFIER} is no artifact of a known format" in done.err
+    assert FEATURES in done.out and "agrees" in done.out
+    (place / "out" / CLASSIFIER).unlink()
+    done = irv2(*VERIFY, "out", "--json")
+    assert done.code == cli.EXIT_BAD_INPUT
+    found = json.loads(done.out)
+    assert not found["passed"]
+    assert "does not exist" in found["artifacts"][f"out/{CLASSIFIER}"]["error"]
+    assert found["artifacts"][f"out/{FEATURES}"]["passed"]
+
+
+def test_a_fault_of_our_own_is_told_from_a_mismatch(irv2, place, monkeypatch):
+    def write(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(fake_format, "write", write)
+    before = tree(place)
+    done = irv2(*EXPORT)
+    assert done.code == cli.EXIT_FAULT
+    assert "ZeroDivisionError" in done.err
+    assert tree(place) == before
+
+
+def test_a_full_disk(irv2, place, monkeypatch):
+    import tensorflow as tf
+
+    def write(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(fake_format, "write", write)
+    before = tree(place)
+    done = irv2(*EXPORT)
+    assert done.code == cli.EXIT_BAD_INPUT
+    assert done.err.endswith("cannot be written: No space left on device\n")
+    assert tree(place) == before
+
+
+def test_a_reader_that_stops_reading():
+    done = subprocess.run(
+        f"{sys.executable} -m exporters.cli list | true; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.returncode in (0, cli.EXIT_BROKEN_PIPE)
+
+
+# TF Hub's cache
+
+
+def test_install_and_uninstall(irv2, tmp_path):
+    artifact = published_directories.make(tmp_path, "v4", is_stand_in=True)
+    handle = f"{published_directories.PUBLISHED}/feature_vector/4"
+    cache = tmp_path / "cache"
+    done = irv2("install", artifact, "--cache", cache)
+    assert done.code == cli.EXIT_BAD_INPUT
+    assert "is a stand-in" in done.err and "--allow-stand-in" in done.err
+    assert not cache.exists()
+
+    done = irv2("install", artifact, "--cache", cache, "--allow-stand-in")
+    assert done.code == 0
+    found, directory = done.out.splitlines()
+    assert found == handle
+    (Path(directory.strip()) / "saved_model.pb").write_bytes(b"changed")
+    again = ("install", artifact, "--cache", cache, "--allow-stand-in")
+    done = irv2(*again)
+    assert done.code == cli.EXIT_BAD_INPUT
+    assert "Use --force" in done.err
+    assert irv2(*again, "--force").code == 0
+
+    done = irv2("uninstall", "--cache", cache)
+    assert (done.code, done.out) == (0, f"{handle}\n")
+    assert list(cache.iterdir()) == []
+
+
+def test_install_where_the_environment_says(irv2, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    assert irv2("install", published_directories.make(tmp_path)).code == 0
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    assert irv2("uninstall").code == 0
+
+
+def test_pack(irv2, tmp_path):
+    artifact = published_directories.make(tmp_path, "v3")
+    packing = ("pack", artifact, "--output", tmp_path / "www")
+    done = irv2(*packing)
+    path = "google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz"
+    assert (done.code, done.out) == (0, f"{tmp_path / 'www' / path}\n")
+    done = irv2(*packing)
+    assert done.code == cli.EXIT_BAD_INPUT
+    assert "Use --force" in done.err
+    assert irv2(*packing, "--force").code == 0
+
+
 def test_another_network_is_told_in_a_few_lines(irv2, trouble, monkeypatch):
     shapes = {f"layer_{number}/weights": (3, 3) for number in range(908)}
     monkeypatch.setattr(layout, "variable_shapes", lambda: shapes)
@@ -570,6 +704,47 @@ def test_verify_finds_one_percent_of_one_weight(
     (line,) = report["weights"]["wrong"]
     assert "weights: 1 of " in line
     assert f"model: weight {line}" in done.err
+
+
+@pytest.mark.slow
+def test_export_and_verify_deployable_formats(
+    irv2, stand_in_file, stand_in_checkpoint, graphs, tmp_path
+):
+    """Also: the tolerances do not let a wrong network pass, whatever its weights say."""
+    names = [row.name for row in formats.FORMATS.values() if not row.published_version]
+    given = ("--checkpoint", stand_in_file)
+    made = ("--output", tmp_path, "--formats", ",".join(names))
+    done = irv2("export", *given, *made, "--json")
+    assert done.code == 0
+    assert len(json.loads(done.out)["artifacts"]) == 2 * len(names)
+    done = irv2("verify", *given, tmp_path)
+    assert done.code == 0
+    assert done.out.count("agrees") == 2 * len(names)
+
+    swapped = dict(stand_in_checkpoint)
+    for name in stand_in_checkpoint:
+        if "/block17_3/" in name:
+            other = name.replace("/block17_3/", "/block17_12/")
+            swapped[name], swapped[other] = swapped[other], swapped[name]
+    wrong = Checkpoint(swapped, path=stand_in_file)
+    with parity.Reference(graphs, wrong) as reference:
+        for path in formats.artifacts_in([tmp_path]):
+            artifact = formats.container_of(path).open(path)
+            report = parity.compare(artifact, reference, parity.ParityImages())
+            assert not report.main.passed, (path.name, report.main)
+
+
+@pytest.mark.slow
+def test_stand_in_tells_images_apart(irv2, stand_in_checkpoint, reference, tmp_path):
+    path = tmp_path / "stand_in.ckpt"
+    done = irv2("stand-in", "--output", path)
+    assert done.code == 0
+    assert "STAND-IN" in done.err
+    assert stand_in_checkpoint.identity in done.err
+
+    (batch, _) = parity.ParityImages().batches(None)
+    correlations = np.corrcoef(reference.outputs(batch)["feature_vector"])
+    assert correlations[np.triu_indices(len(batch), 1)].mean() < 0.6
 
 
 def change_a_weight(prefix):

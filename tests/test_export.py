@@ -68,7 +68,7 @@ def test_an_artifact_and_its_manifest_appear(inputs, tmp_path):
 
 
 def test_what_the_manifest_says(inputs, tmp_path):
-    made = run(inputs, tmp_path / NAME, facts={"calibration": "16 images"})
+    made = run(inputs, tmp_path / NAME)
     found = json.loads(manifest.path_of(made.path).read_text())
     handle = "https://tfhub.dev/google/imagenet/inception_resnet_v2/classification/9"
     assert found.pop("parity")["passed"]
@@ -76,7 +76,9 @@ def test_what_the_manifest_says(inputs, tmp_path):
         "format": "fake",
         "task": "classification",
         "handle": handle,
-        "calibration": "16 images",
+        "options": {"image_size": [75, 75]},
+        "calibration": "16 generated images",
+        "compared_on": "generated images",
         "checkpoint": {
             "file": "fake.ckpt",
             "container": "memory",
@@ -87,6 +89,24 @@ def test_what_the_manifest_says(inputs, tmp_path):
         "versions": manifest.versions(),
         "files": {NAME: hashlib.sha256(made.path.read_bytes()).hexdigest()},
     }
+
+
+def test_an_artifact_of_another_task_is_not_kept(inputs, tmp_path, monkeypatch):
+    def write(inputs, format_name, task, path):
+        right(inputs, format_name, "feature_vector", path)
+
+    right = fake_format.write
+    monkeypatch.setattr(fake_format, "write", write)
+    with pytest.raises(export.ParityError, match="it is fake of feature_vector"):
+        run(inputs, tmp_path / NAME)
+    assert tree(tmp_path) == {}
+
+
+def test_what_was_made_meanwhile_is_not_replaced(inputs, tmp_path):
+    (tmp_path / NAME).write_bytes(b"another's")
+    with pytest.raises(ExportError, match="was made meanwhile"):
+        run(inputs, tmp_path / NAME, overwrite=False)
+    assert tree(tmp_path) == {NAME: b"another's"}
 
 
 def test_the_size_of_a_directory_is_that_of_its_files(inputs, tmp_path, monkeypatch):

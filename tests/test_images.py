@@ -46,7 +46,7 @@ def test_generate_is_reproducible_and_independent_of_count():
 def test_preprocessing_is_tf_slims(tmp_path, shape, size):
     pixels = np.random.default_rng(1).integers(0, 256, (*shape, 3), np.uint8)
     save(tmp_path / "image.png", pixels)
-    (found,) = images.read_directory(tmp_path, *size)
+    (found,) = images.read(images.files_in(tmp_path), *size)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, tf_slim_preprocessing(pixels, *size), atol=1e-6)
 
@@ -57,7 +57,7 @@ def test_jpeg_is_decoded_as_tensorflow_does(tmp_path, pixels):
     smooth = np.asarray(Image.fromarray(pixels).resize((400, 300), Image.BICUBIC))
     path = save(tmp_path / "image.jpg", smooth, quality=90)
     decoded = tf.io.decode_jpeg(path.read_bytes(), dct_method="INTEGER_ACCURATE")
-    (found,) = images.read_directory(tmp_path)
+    (found,) = images.read(images.files_in(tmp_path))
     expected = tf_slim_preprocessing(decoded, 299, 299)
     np.testing.assert_allclose(found, expected, atol=2 / 255)
 
@@ -66,7 +66,7 @@ def test_jpeg_is_decoded_as_tensorflow_does(tmp_path, pixels):
 def test_other_modes_become_rgb(tmp_path, pixels, mode):
     image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / "image.png")
-    (found,) = images.read_directory(tmp_path, 97, 131)
+    (found,) = images.read(images.files_in(tmp_path), 97, 131)
     expected = tf_slim_preprocessing(np.asarray(image.convert("RGB")), 97, 131)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -76,29 +76,37 @@ def test_files_come_in_order_of_names_up_to_the_limit(tmp_path):
         save(tmp_path / name, np.full((80, 80, 3), level, np.uint8))
     (tmp_path / "README.txt").write_text("no image")
     (tmp_path / "folder.png").mkdir()
-    found = images.read_directory(tmp_path, 75, 75)
+    found = images.read(images.files_in(tmp_path), 75, 75)
     levels = np.rint(found.mean((1, 2, 3)) * 255)
     np.testing.assert_array_equal(levels, [50, 150, 250])
     np.testing.assert_array_equal(
-        images.read_directory(tmp_path, 75, 75, limit=2), found[:2]
+        images.read(images.files_in(tmp_path, 1), 75, 75), found[:1]
     )
+
+
+def test_a_limit_spreads_over_all_files(tmp_path):
+    for number in range(10):
+        (tmp_path / f"{number}.png").touch()
+    found = [file.stem for file in images.files_in(tmp_path, 4)]
+    assert found == ["0", "2", "5", "7"]
+    assert len(images.files_in(tmp_path, 20)) == 10
 
 
 def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(images.ImageError, match="nowhere does not exist"):
-        images.read_directory(tmp_path / "nowhere")
+        images.files_in(tmp_path / "nowhere")
 
 
 def test_a_file_is_no_directory(tmp_path, pixels):
     path = save(tmp_path / "image.png", pixels)
     with pytest.raises(images.ImageError, match=r"image\.png is not a directory"):
-        images.read_directory(path)
+        images.files_in(path)
 
 
 def test_a_directory_without_images_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(images.ImageError, match=r"holds no images.*\.jpg, \.jpeg"):
-        images.read_directory(tmp_path)
+        images.read(images.files_in(tmp_path))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -109,7 +117,7 @@ def test_a_truncated_image_is_named(tmp_path, pixels, suffix, kept):
     content = path.read_bytes()
     path.write_bytes(content[: kept if kept >= 1 else int(kept * len(content))])
     with pytest.raises(images.ImageError, match=rf"b\{suffix} cannot be read"):
-        images.read_directory(tmp_path)
+        images.read(images.files_in(tmp_path))
 
 
 def test_every_kind_of_damage_is_an_image_error(tmp_path, pixels):
@@ -123,7 +131,7 @@ def test_every_kind_of_damage_is_an_image_error(tmp_path, pixels):
             content[places] = random.integers(0, 256, 3)
             (tmp_path / "image.png").write_bytes(content)
             try:
-                (found,) = images.read_directory(tmp_path, 75, 75)
+                (found,) = images.read(images.files_in(tmp_path), 75, 75)
             except images.ImageError as error:
                 assert "image.png" in str(error)
             else:
@@ -133,19 +141,19 @@ def test_every_kind_of_damage_is_an_image_error(tmp_path, pixels):
 def test_what_is_no_jpeg_or_png_is_named(tmp_path, pixels):
     (tmp_path / "a.png").write_text("text")
     with pytest.raises(images.ImageError, match=r"a\.png cannot be read"):
-        images.read_directory(tmp_path)
+        images.read(images.files_in(tmp_path))
     save(tmp_path / "a.png", pixels, format="BMP")
     with pytest.raises(images.ImageError, match=r"a\.png cannot be read"):
-        images.read_directory(tmp_path)
+        images.read(images.files_in(tmp_path))
 
 
 def test_a_dangling_link_is_not_skipped(tmp_path):
     (tmp_path / "a.jpg").symlink_to(tmp_path / "gone.jpg")
     with pytest.raises(images.ImageError, match=r"a\.jpg cannot be read"):
-        images.read_directory(tmp_path)
+        images.read(images.files_in(tmp_path))
 
 
 def test_sixteen_bits_a_channel_are_refused(tmp_path):
     Image.fromarray(np.full((80, 80), 40_000, np.uint16)).save(tmp_path / "a.png")
     with pytest.raises(images.ImageError, match="8 bits"):
-        images.read_directory(tmp_path)
+        images.read(images.files_in(tmp_path))

@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+from checkpoints.reader import Checkpoint
 from exporters import images, inference_graph, onnx_model
 from exporters.artifact import (
     ArtifactError,
@@ -87,6 +88,23 @@ def test_outputs_agree_with_tf_slim(
     if (format_name, task) == (INT8, CLASSIFICATION):
         min_cosine = 0.97  # A random classifier sees only what differs in features.
     assert _cosines(found, expected).min() >= min_cosine
+
+
+@pytest.mark.parametrize("image_size", ["299", "224x320"])
+def test_float32_agrees_with_tensorflow_1_15(
+    inputs, raw_variables, reference_values, tmp_path, image_size
+):
+    checkpoint = Checkpoint(raw_variables, path=tmp_path / "raw.ckpt")
+    raw = _with_options(inputs, image_size=None, endpoints=True)
+    raw = dataclasses.replace(raw, checkpoint=checkpoint, shared={})
+    path = tmp_path / "raw.onnx"
+    onnx_model.write(raw, FLOAT32, CLASSIFICATION, path)
+    batch = reference_values[f"images_{image_size}"] / np.float32(255)
+    found = onnx_model.open(path).run(batch)
+    for name in ("global_pool", "Logits"):
+        expected = reference_values[f"eval_{image_size}/{name}"]
+        error = np.abs(found[f"InceptionResnetV2/{name}"] - expected).max()
+        assert error <= 2e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("task", TASKS)

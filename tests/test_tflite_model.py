@@ -11,6 +11,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
+from checkpoints.reader import Checkpoint
 from exporters import images, inference_graph, tflite_model
 from exporters.artifact import (
     ArtifactError,
@@ -159,6 +160,7 @@ def test_a_single_changed_weight_is_found(written, folded, format, tmp_path):
 
 
 def test_the_same_inputs_give_the_same_bytes(written, inputs, tmp_path):
+    inputs = dataclasses.replace(inputs, shared={})
     for format in ("tflite-dynamic-int8", "tflite-int8"):
         again = tmp_path / "again.tflite"
         tflite_model.write(inputs, format, CLASSIFICATION, again)
@@ -166,6 +168,23 @@ def test_the_same_inputs_give_the_same_bytes(written, inputs, tmp_path):
 
 
 # What the files compute.
+
+
+def test_float32_agrees_with_tensorflow_1_15(
+    inputs, raw_variables, reference_values, tmp_path
+):
+    checkpoint = Checkpoint(raw_variables, path=tmp_path / "raw.ckpt")
+    raw = dataclasses.replace(inputs, checkpoint=checkpoint, shared={})
+    batch = reference_values["images_299"] / np.float32(255)
+    for task, name in (
+        (FEATURE_VECTOR, "PreLogitsFlatten"),
+        (CLASSIFICATION, "Logits"),
+    ):
+        path = tmp_path / f"{task}.tflite"
+        tflite_model.write(raw, "tflite-float32", task, path)
+        (found,) = tflite_model.open(path).run(batch).values()
+        expected = reference_values[f"eval_299/{name}"]
+        assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -388,7 +407,7 @@ def test_classification_metadata(
     assert (statistics.floats(1), statistics.floats(0)) == input_range
 
     (output_tensor,) = subgraph.tables(3)
-    assert output_tensor.text(0) == "probabilities" if options else "logits"
+    assert output_tensor.text(0) == ("probabilities" if options else "logits")
     (labels_file,) = output_tensor.tables(6)
     assert labels_file.byte(2) == 2  # TENSOR_AXIS_LABELS
     with zipfile.ZipFile(path) as archive:

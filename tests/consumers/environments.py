@@ -59,7 +59,7 @@ def _make(environment: Path, requirements: Path, version: str) -> None:
         unfinished = Path(scratch) / "environment"
         _run(interpreter, "-m", "venv", unfinished)
         pip = [unfinished / "bin" / "python", "-m", "pip", "install", "--quiet"]
-        pip.append("--disable-pip-version-check")
+        pip += ["--disable-pip-version-check", "--no-compile"]
         if version in _BOOTSTRAP:
             _run(*pip, *_BOOTSTRAP[version])
         _run(*pip, "--requirement", requirements)

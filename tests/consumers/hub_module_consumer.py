@@ -49,8 +49,8 @@ TENSORS = {  # Output -> the name that programs look it up by.
 UPDATES = 408
 
 
-def start_session(optimize=True):
-    """Initializes all variables; rewriting graphs only pays where they run long."""
+def start_session(optimize=False):
+    """Initializes all variables; optimizing graphs only pays where they run long."""
     config = tf.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = not optimize
     session = tf.Session(config=config)
@@ -130,7 +130,7 @@ def check_feature_vector_3(reference):
 
         assert features.shape.as_list() == [None, 1536]
         assert len(module.variable_map) == 896
-        with start_session() as session:
+        with start_session(optimize=True) as session:
             found = session.run(features, {images: reference["299x299/images"]})
             checks.assert_close(found, reference["299x299/feature_vector"])
             assert_saved_graph(session, reference)
@@ -194,7 +194,7 @@ def check_feature_vector_3_fine_tuning(reference):
         smooth = average.apply(tf.trainable_variables()[:2])
 
         feed = {images: reference["139x139/images"]}
-        with start_session(optimize=False) as session:
+        with start_session() as session:
             found = session.run(features, feed)
             expected = reference["139x139/train/feature_vector"]
             checks.assert_close(found, expected, tolerance=2e-4)
@@ -205,9 +205,7 @@ def check_feature_vector_3_fine_tuning(reference):
                 found, value = session.run([average.average(variable), variable])
                 checks.assert_close(found, value)
 
-            losses = [session.run([loss, train], feed)[0] for _ in range(3)]
-            losses.append(session.run(loss, feed))
-            assert losses == sorted(losses, reverse=True), losses
+            assert_loss_falls(session, train, loss, feed)
             assert_export(session, module, reference)
 
 
@@ -226,6 +224,13 @@ def training_step(outputs, variables, regularizers):
     optimizer = tf.train.GradientDescentOptimizer(0.01)
     with tf.control_dependencies(updates):
         return optimizer.apply_gradients(zip(gradients, trained)), loss
+
+
+def assert_loss_falls(session, train, loss, feed):
+    """Three steps of training, each lowering the loss."""
+    losses = [session.run([loss, train], feed)[0] for _ in range(3)]
+    losses.append(session.run(loss, feed))
+    assert losses == sorted(losses, reverse=True), losses
 
 
 def updates_of(apply_module):
@@ -265,7 +270,7 @@ def assert_export(session, module, reference):
             images = images_placeholder()
             exported = hub.Module(path)
             features = exported(images)
-            with start_session(optimize=False) as other:
+            with start_session() as other:
                 found = other.run(exported.variable_map)
                 assert set(found) == set(trained)
                 for name, value in found.items():
@@ -289,8 +294,10 @@ def check_feature_vector_1(reference):
 
         outputs = module(images, signature="image_feature_vector", as_dict=True)
         with start_session() as session:
-            found = session.run(features, {images: reference["299x299/images"]})
-            checks.assert_close(found, reference["299x299/feature_vector"])
+            feed = {images: reference["299x299/images"]}
+            checks.assert_close(
+                session.run(features, feed), reference["299x299/feature_vector"]
+            )
             assert_outputs(session, outputs, images, "feature_vector", reference)
         try:
             module(tf.placeholder(tf.float32, [None, 224, 320, 3]))
@@ -310,32 +317,33 @@ def check_feature_vector_1_fine_tuning(reference):
         features = module(images)
         # fmt: on
 
-        assert features.shape.as_list() == [None, 1536]
-        updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
-        assert len(updates) == UPDATES
-        assert len(tf.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)) == 284
-        assert len(tf.trainable_variables()) == 488
-
-        # The statistics of the first convolution, computed without the module.
-        scope = "InceptionResnetV2/Conv2d_1a_3x3/"
-        weights = module.variable_map[scope + "weights"]
-        values = tf.nn.conv2d(2 * images - 1, weights, [1, 2, 2, 1], "VALID")
-        moments = tf.nn.moments(values, [0, 1, 2])
-        averages = [
-            module.variable_map[scope + "BatchNorm/" + name]
-            for name in ("moving_mean", "moving_variance")
-        ]
+        train, loss = training_step(features, variables=488, regularizers=284)
+        updates = updates_of(lambda: module(images))
         feed = {images: reference["299x299/images"]}
-        with start_session(optimize=False) as session:
-            statistics = session.run(moments, feed)
+        with start_session() as session:
+            # The first convolution's batch statistics, computed without the module.
+            first = "InceptionResnetV2/Conv2d_1a_3x3/"
+            kernel = module.variable_map[first + "weights"]
+            values = tf.nn.conv2d(2 * images - 1, kernel, [1, 2, 2, 1], "VALID")
+            statistics = session.run(tf.nn.moments(values, [0, 1, 2]), feed)
+            averages = [
+                module.variable_map[first + "BatchNorm/moving_" + name]
+                for name in ("mean", "variance")
+            ]
             before = session.run(averages)
             session.run(updates, feed)
             fraction = checks.moved_fraction(before, session.run(averages), statistics)
-        assert abs(fraction - 0.0003) < 3e-6, fraction
+            assert abs(fraction - 0.0003) < 3e-6, fraction
+            assert_loss_falls(session, train, loss, feed)
+
+
+def check_classification_1(reference):
+    """Usage as documented, every endpoint."""
+    assert_classifier(1, reference)
 
 
 def check_classification_3(reference):
-    """Logits, every endpoint, and feature vectors from the same module."""
+    """Usage as documented, every endpoint, any image size."""
     with tf.Graph().as_default():
         # fmt: off
         module = hub.Module("https://tfhub.dev/google/imagenet/inception_resnet_v2/classification/3")
@@ -344,13 +352,26 @@ def check_classification_3(reference):
         logits = module(images)  # Logits with shape [batch_size, num_classes].
         # fmt: on
 
+        assert logits.shape.as_list() == [None, 1001]
+    assert_classifier(3, reference)
+
+
+def assert_classifier(version, reference):
+    """Logits, every endpoint, and feature vectors, from the same module."""
+    sizes = ("299x299", "224x320", "75x75") if version == 3 else ("299x299",)
+    with tf.Graph().as_default():
+        module = hub.Module(HANDLE.format("classification", version))
+        images = images_placeholder()
+        if version == 1:
+            images = tf.placeholder(tf.float32, [None, 299, 299, 3])
         outputs = module(images, signature="image_classification", as_dict=True)
         features = module(images, signature="image_feature_vector")
         with start_session() as session:
-            feed = {images: reference["299x299/images"]}
-            found = session.run([logits, features], feed)
-            checks.assert_close(found[0], reference["299x299/logits"])
-            checks.assert_close(found[1], reference["299x299/feature_vector"])
+            for size in sizes:
+                feed = {images: reference[size + "/images"]}
+                found = session.run([outputs["default"], features], feed)
+                checks.assert_close(found[0], reference[size + "/logits"])
+                checks.assert_close(found[1], reference[size + "/feature_vector"])
             assert_outputs(session, outputs, images, "logits", reference)
 
 
@@ -365,11 +386,15 @@ def check_classification_3_fine_tuning(reference):
                         signature="image_classification_with_bn_hparams")
         # fmt: on
 
-        training_step(logits, variables=490, regularizers=286)
+        train, loss = training_step(logits, variables=490, regularizers=286)
         feed = {images: reference["139x139/images"]}
         with start_session() as session:
             first, second = session.run(logits, feed), session.run(logits, feed)
             assert np.isfinite(first).all() and not np.allclose(first, second)
+            before = session.run(loss, feed)
+            for _ in range(3):
+                session.run(train, feed)
+            assert session.run(loss, feed) < before
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """`make bench`: every format, beside the stock tool in the same run.
 
-Prints a table and writes it as JSON. Every figure comes from a process of its own; what
-is compared runs in turn in the same process. Stock tools: the tf2onnx command and
-TensorFlow's TFLite converter, both on our v5; float32 ONNX as the baseline of int8.
+Prints a table and writes it as JSON. Every artifact is made in a process of its own, whose
+time and memory are those of a user's command; what of them goes to writing, once the
+network's graph is built, is shown beside. Artifacts that are compared run in turn in one
+process, on 2 threads. Stock tools: the tf2onnx command and TensorFlow's TFLite converter,
+both on our v5; float32 ONNX as the baseline of int8. For Linux.
 """
 
 from __future__ import annotations
@@ -15,17 +17,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.exporting import STOCK_ONNX, STOCK_TFLITE, run_apart
+from benchmarks.running import THREADS
 from exporters.console import size, table
-from exporters.formats import FORMATS
+from exporters.formats import FORMATS, UnknownFormatError, select
 from exporters.manifest import versions
 
 TASK = "classification"
 
 
-def main() -> None:
+def main() -> int:
+    """Measures, prints and writes; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--checkpoint", required=True)
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks.json"))
@@ -40,17 +45,21 @@ def main() -> None:
         help="leave out the export of every format of both tasks in one command",
     )
     arguments = parser.parse_args()
-    names = arguments.formats.split(",")
+    try:
+        names = [row.name for row in select(arguments.formats.split(","))]
+    except UnknownFormatError as error:
+        parser.error(str(error))
 
     with tempfile.TemporaryDirectory(prefix="irv2-bench-") as directory:
-        figures = _export_ours(arguments.checkpoint, directory, names)
+        figures = _export_ours(arguments.checkpoint, Path(directory), names)
         if arguments.stock:
-            figures |= _export_stock(figures, arguments.checkpoint, Path(directory))
+            _export_stock(figures, arguments.checkpoint, Path(directory))
         _run(figures, Path(directory))
     results = {
         "machine": {"processor": _processor(), "cores": os.cpu_count()},
         "versions": versions(),
         "task": TASK,
+        "threads": THREADS,
         "artifacts": figures,
     }
     if arguments.everything:
@@ -59,55 +68,55 @@ def main() -> None:
     arguments.output.write_text(json.dumps(results, indent=2) + "\n")
     _print(results)
     print(f"\nWritten to {arguments.output}")
+    return int(any("failed" in figure for figure in figures.values()))
 
 
-def _export_ours(checkpoint: str, directory: str, names: list[str]) -> dict:
-    _say(f"exporting {', '.join(names)}")
-    run_apart(
-        "benchmarks.exporting", "ours", checkpoint, directory, TASK, ",".join(names)
-    )
-    found = json.loads((Path(directory) / "figures.json").read_text())
-    _say(f"  start {found.pop('start'):.1f} s, graphs {found.pop('graphs'):.1f} s")
-    return found
-
-
-def _export_stock(ours: dict, checkpoint: str, directory: Path) -> dict:
-    """Runs the stock tools on our v5; the whole process counts, as users wait for it."""
+def _export_ours(checkpoint: str, directory: Path, names: list[str]) -> dict:
     figures = {}
-    if "v5" in ours:
-        saved_model = ours["v5"]["path"]
-    else:
-        _say("exporting v5 for the stock tools")
+    for name in names:
+        path = directory / FORMATS[name].artifact_name(TASK, is_stand_in=False)
+        result = directory / "figures.json"
+        command = ("ours", checkpoint, TASK, name, str(path), str(result))
+        figure = _make(name, path, "benchmarks.exporting", *command)
+        if "failed" not in figure:
+            figure |= json.loads(result.read_text())
+        figures[name] = figure
+    return figures
+
+
+def _export_stock(figures: dict, checkpoint: str, directory: Path) -> None:
+    """Runs the stock tools on our v5."""
+    source = figures.get("v5")
+    if source is None:
         (directory / "for-stock").mkdir()
-        saved_model = _export_ours(checkpoint, str(directory / "for-stock"), ["v5"])[
-            "v5"
-        ]["path"]
-
-    def measure(name: str, path: Path, *command: str) -> None:
-        _say(f"stock tool: {name}")
-        try:
-            seconds, memory = run_apart(*command)
-        except RuntimeError as error:
-            _say(f"  failed: {error}")
-            return
-        figures[name] = {"seconds": seconds, "memory": memory, "path": str(path)}
-
-    if any(name.startswith("onnx") for name in ours):
+        source = _export_ours(checkpoint, directory / "for-stock", ["v5"])["v5"]
+    saved_model = source["path"]
+    if any(name.startswith("onnx") for name in figures):
         path = directory / f"{STOCK_ONNX}.onnx"
         command = ("--saved-model", saved_model, "--output", str(path), "--opset", "17")
-        measure(STOCK_ONNX, path, "tf2onnx.convert", *command)
+        figures[STOCK_ONNX] = _make(STOCK_ONNX, path, "tf2onnx.convert", *command)
     for name, stock in STOCK_TFLITE.items():
-        if name in ours:
+        if name in figures:
             path = directory / f"{stock}.tflite"
-            command = ("benchmarks.exporting", "tflite", saved_model, name, str(path))
-            measure(stock, path, *command)
-    return figures
+            command = ("tflite", saved_model, name, str(path))
+            figures[stock] = _make(stock, path, "benchmarks.exporting", *command)
+
+
+def _make(name: str, path: Path, *command: str) -> dict:
+    """Runs a module that makes an artifact; its whole process counts."""
+    _say(f"making {name}")
+    try:
+        seconds, memory = run_apart(*command)
+    except RuntimeError as error:
+        _say(f"  failed: {error}")
+        return {"failed": str(error)}
+    return {"seconds": seconds, "memory": memory, "path": str(path)}
 
 
 def _run(figures: dict, directory: Path) -> None:
     """Adds size, load time, latency and throughput, compared ones in one process."""
     groups = [
-        [name for name in names if name in figures]
+        [name for name in names if "path" in figures.get(name, {})]
         for names in (
             ("onnx-float32", STOCK_ONNX, "onnx-float16", "onnx-int8"),
             ("tflite-float32", STOCK_TFLITE["tflite-float32"], "tflite-int8"),
@@ -123,7 +132,13 @@ def _run(figures: dict, directory: Path) -> None:
         _say(f"running {', '.join(group)}")
         result = directory / "result.json"
         paths = [figures[name]["path"] for name in group]
-        run_apart("benchmarks.running", str(result), *paths)
+        try:
+            run_apart("benchmarks.running", str(result), *paths)
+        except RuntimeError as error:
+            _say(f"  failed: {error}")
+            for name in group:
+                figures[name].setdefault("failed", str(error))
+            continue
         found = json.loads(result.read_text())
         for name, figure in zip(group, found):
             for key, value in figure.items():
@@ -132,7 +147,8 @@ def _run(figures: dict, directory: Path) -> None:
                 ratio = figure["latency"] / found[0]["latency"]
                 figures[name][f"latency relative to {group[0]}"] = ratio
     for figure in figures.values():
-        figure["bytes"] = _bytes(Path(figure.pop("path")))
+        if "path" in figure:
+            figure["bytes"] = _bytes(Path(figure.pop("path")))
 
 
 def _bytes(path: Path) -> int:
@@ -153,17 +169,20 @@ def _export_everything(checkpoint: str) -> dict:
         seconds = time.monotonic() - start
     if status:
         raise RuntimeError(f"{' '.join(command)} failed")
-    artifacts = json.loads(output)
+    found = json.loads(output)
     return {
         "seconds": seconds,
         "memory": usage.ru_maxrss * 1024,
-        "breakdown": {Path(item["path"]).name: item["seconds"] for item in artifacts},
+        "graph_seconds": found["graph_seconds"],
+        "breakdown": {
+            Path(item["path"]).name: item["seconds"] for item in found["artifacts"]
+        },
     }
 
 
 def _print(results: dict) -> None:
-    header = ["artifact", "export s", "memory", "size", "load s", "latency ms"]
-    header += ["images/s", "latency relative to"]
+    header = ["artifact", "export s", "memory", "of it write s", "memory", "size"]
+    header += ["load s", "latency ms", "images/s", "latency relative to"]
     rows = []
     for name, figure in results["artifacts"].items():
         relative = [
@@ -174,13 +193,15 @@ def _print(results: dict) -> None:
         rows.append(
             [
                 name,
-                f"{figure['seconds']:.1f}",
-                size(figure["memory"]),
-                size(figure["bytes"]),
-                f"{figure['load']:.1f}",
-                f"{figure['latency'] * 1000:.0f}",
-                f"{figure['throughput']:.1f}",
-                ", ".join(relative),
+                _cell(figure, "seconds", "{:.1f}"),
+                _cell(figure, "memory", size),
+                _cell(figure, "write_seconds", "{:.1f}"),
+                _cell(figure, "write_memory", size),
+                _cell(figure, "bytes", size),
+                _cell(figure, "load", "{:.1f}"),
+                _cell(figure, "latency", lambda seconds: f"{seconds * 1000:.0f}"),
+                _cell(figure, "throughput", "{:.1f}"),
+                "failed" if "failed" in figure else ", ".join(relative),
             ]
         )
     print(table(header, rows))
@@ -189,10 +210,17 @@ def _print(results: dict) -> None:
         parts = everything["breakdown"].values()
         print(
             f"\nEvery format of both tasks, one command: {everything['seconds']:.0f} s, "
-            f"{size(everything['memory'])}; writing "
+            f"{size(everything['memory'])}; of it graphs "
+            f"{everything['graph_seconds']:.0f} s, writing "
             f"{sum(part['write'] for part in parts):.0f} s, verifying "
             f"{sum(part['verify'] for part in parts):.0f} s."
         )
+
+
+def _cell(figure: dict, key: str, form: str | Callable[[float], str]) -> str:
+    if key not in figure:
+        return "-"
+    return form.format(figure[key]) if isinstance(form, str) else form(figure[key])
 
 
 def _processor() -> str:
@@ -207,4 +235,4 @@ def _say(message: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

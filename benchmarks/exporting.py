@@ -1,4 +1,4 @@
-"""Seconds, memory and size of making each artifact, ours and the stock tools'."""
+"""Makes artifacts, ours and the stock tools', each in a process of its own."""
 
 from __future__ import annotations
 
@@ -43,47 +43,38 @@ def run_apart(*arguments: str) -> tuple[float, int]:
     return time.monotonic() - start, usage.ru_maxrss * 1024
 
 
-def export_ours(checkpoint: str, directory: str, task: str, names: str) -> None:
-    """Makes artifacts in this process, sharing graphs; entry point of a process.
+def export_ours(checkpoint: str, task: str, name: str, path: str, figures: str) -> None:
+    """Makes one artifact; entry point of a process.
 
-    Writes figures.json to the directory: seconds to import and to build the graph, and
-    for each format seconds and the peak of memory beyond what was held before it.
+    Writes to the JSON file `figures` the seconds that writing took once the graphs were
+    built, and the peak of memory beyond what was held then.
     """
-    start = time.monotonic()
     from checkpoints.reader import open_checkpoint
     from exporters import formats
     from exporters.artifact import ExportInputs, ExportOptions
     from exporters.calibration import calibration_images
     from exporters.graphs import NetworkGraphs
-    from exporters.tf_slim_compat import import_tf_slim
 
-    import_tf_slim()
+    row = formats.FORMATS[name]
     options = ExportOptions()
     inputs = ExportInputs(
-        open_checkpoint(checkpoint),
+        open_checkpoint(Path(checkpoint)),
         NetworkGraphs(),
         options,
         calibration_images(None, options.image_size),
     )
-    figures = {"start": time.monotonic() - start}
+    inputs.graphs.get()
+    if row.published_version:
+        inputs.graphs.get(is_training=True)
+    held = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # Resets the peak, VmHWM.
     start = time.monotonic()
-    for is_training in (False, True):
-        inputs.graphs.get(is_training=is_training)
-        inputs.graphs.get(is_training=is_training, image_size=options.image_size)
-    figures["graphs"] = time.monotonic() - start
-    for name in names.split(","):
-        held = _memory("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # Resets the peak, VmHWM.
-        start = time.monotonic()
-        row = formats.FORMATS[name]
-        path = Path(directory) / row.artifact_name(task, inputs.checkpoint.is_stand_in)
-        row.write(inputs, task, path)
-        figures[name] = {
-            "seconds": time.monotonic() - start,
-            "memory": _memory("VmHWM") - held,
-            "path": str(path),
-        }
-    (Path(directory) / "figures.json").write_text(json.dumps(figures))
+    row.write(inputs, task, Path(path))
+    found = {
+        "write_seconds": time.monotonic() - start,
+        "write_memory": _memory("VmHWM") - held,
+    }
+    Path(figures).write_text(json.dumps(found))
 
 
 def _memory(field: str) -> int:

@@ -16,10 +16,13 @@ _MINIMUM_RUNS = 5
 
 
 def load_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
+    """With ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
+    # Else threads that wait for the next run slow down what is measured in turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
         path, options, providers=["CPUExecutionProvider"]
     )
@@ -51,7 +54,6 @@ def load_tflite(path: str) -> Callable[[np.ndarray], np.ndarray]:
 def load_saved_model(path: str) -> Callable[[np.ndarray], np.ndarray]:
     import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
     model = tf.saved_model.load(path)
     return lambda images: model(tf.constant(images)).numpy()
 
@@ -71,8 +73,7 @@ def load_hub_module(path: str) -> Callable[[np.ndarray], np.ndarray]:
     with graph.as_default():
         tf.train.import_meta_graph(meta_graph)
         saver = tf.train.Saver(tf.global_variables())
-    config = tf.ConfigProto(intra_op_parallelism_threads=THREADS)
-    session = tf.Session(graph=graph, config=config)
+    session = tf.Session(graph=graph)
     saver.restore(session, f"{path}/variables/variables")
     signature = meta_graph.signature_def["default"]
     output, images_name = signature.outputs["default"], signature.inputs["images"].name
@@ -89,6 +90,19 @@ def loader(path: str) -> Callable[[str], Callable[[np.ndarray], np.ndarray]]:
     return load_hub_module if is_module else load_saved_model
 
 
+def _import_libraries(paths: list[str]) -> None:
+    """Imports what loading needs, which is not part of loading."""
+    if any(path.endswith(".onnx") for path in paths):
+        import onnxruntime  # noqa: F401
+    if any(path.endswith(".tflite") for path in paths):
+        import ai_edge_litert.interpreter  # noqa: F401
+    if any(Path(path).is_dir() for path in paths):
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
 def measure(paths: list[str]) -> list[dict[str, float]]:
     """Measures artifacts that are to be compared, one run of each in turn.
 
@@ -98,6 +112,7 @@ def measure(paths: list[str]) -> list[dict[str, float]]:
     """
     from exporters import images
 
+    _import_libraries(paths)
     figures, runners = [], []
     for path in paths:
         start = time.monotonic()

@@ -217,7 +217,7 @@ def _print(results: dict) -> None:
         )
 
 
-def _cell(figure: dict, key: str, form: str | Callable[[float], str]) -> str:
+def _cell(figure: dict, key: str, form: str | Callable[[int], str]) -> str:
     if key not in figure:
         return "-"
     return form.format(figure[key]) if isinstance(form, str) else form(figure[key])

@@ -88,6 +88,7 @@ def _memory(field: str) -> int:
 def convert_to_tflite(saved_model: str, format_name: str, path: str) -> None:
     """TensorFlow's converter on a SavedModel; entry point of a process."""
     import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants
 
     from exporters.calibration import calibration_images
 
@@ -96,7 +97,9 @@ def convert_to_tflite(saved_model: str, format_name: str, path: str) -> None:
     fixed = tf.function(lambda images: predict(images)).get_concrete_function(
         tf.TensorSpec([1, 299, 299, 3], tf.float32)
     )
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([fixed], model)
+    # The converter's own freezing fails on the graph that TensorFlow 2.21 loads.
+    frozen = convert_to_constants.convert_variables_to_constants_v2(fixed)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
     if format_name != "tflite-float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if format_name == "tflite-float16":

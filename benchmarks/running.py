@@ -70,11 +70,12 @@ def load_hub_module(path: str) -> Callable[[np.ndarray], np.ndarray]:
         graph for graph in saved_model.meta_graphs if not graph.meta_info_def.tags
     )
     graph = tf.Graph()
+    session = tf.Session(graph=graph)
     with graph.as_default():
         tf.train.import_meta_graph(meta_graph)
-        saver = tf.train.Saver(tf.global_variables())
-    session = tf.Session(graph=graph)
-    saver.restore(session, f"{path}/variables/variables")
+        variables = {v.op.name: v for v in tf.global_variables()}
+        saver = tf.train.Saver(variables)
+        saver.restore(session, f"{path}/variables/variables")
     signature = meta_graph.signature_def["default"]
     output, images_name = signature.outputs["default"], signature.inputs["images"].name
     return lambda images: session.run(output.name, {images_name: images})

@@ -59,7 +59,7 @@ class Statistics:
 
     Attributes:
       ranges: (minimum, maximum).
-      means: float64 [channels].
+      means: [channels].
     """
 
     ranges: Mapping[str, tuple[float, float]]

@@ -48,9 +48,18 @@ class Console:
         self._screen.write(message + "\n")
 
     def result(self, text: str) -> None:
-        """Prints a result on standard output."""
+        """Prints a result on standard output.
+
+        Raises:
+          BrokenPipeError: nobody reads on.
+        """
         self._end_line()
-        self._results.write(text + "\n")
+        try:
+            self._results.write(text + "\n")
+        except BrokenPipeError:
+            # What is still to be flushed at the end goes nowhere.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._results.fileno())
+            raise
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[str], None]]:

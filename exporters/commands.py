@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.console import Console, bar, size, table
-from exporters.graphs import CLASSIFICATION
 
 if TYPE_CHECKING:
     import argparse
@@ -256,7 +255,7 @@ def _parity_cells(report: ParityReport | None) -> Sequence[str]:
     return (
         f"{main.relative_error:.1e}",
         f"{main.cosine:.6f}",
-        f"{main.top_1:.0%}" if report.task == CLASSIFICATION and main.top_1 else "-",
+        "-" if main.top_1 is None else f"{main.top_1:.0%}",
         f"{report.weights.count - len(report.weights.wrong)}/{report.weights.count}",
         "agrees" if report.passed else "DIFFERS",
     )

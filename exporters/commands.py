@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from checkpoints.reader import Checkpoint
     from exporters.artifact import ExportOptions
+    from exporters.export import Exported
     from exporters.formats import Format
     from exporters.parity import ParityReport
 
@@ -143,7 +144,7 @@ def inspect_path(arguments: argparse.Namespace, console: Console) -> int:
 def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     """Makes artifacts and prints how each compares with the checkpoint."""
     from exporters import export, formats
-    from exporters.artifact import ExportError, ExportInputs, ExportOptions
+    from exporters.artifact import ExportInputs, ExportOptions
     from exporters.calibration import calibration_images
     from exporters.graphs import NetworkGraphs
     from exporters.parity import ParityImages, Reference
@@ -159,13 +160,8 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
         integer_type=arguments.integer_type,
         signed_input=arguments.signed_input,
     )
-    _check_options(options, rows)
+    _check_options(options, rows, arguments.calibration_images)
     is_quantized = any(row.is_quantized for row in rows)
-    if arguments.calibration_images and not is_quantized:
-        raise ExportError(
-            "--calibration-images has no effect on "
-            f"{', '.join(row.name for row in rows)}"
-        )
     parity_images = ParityImages(arguments.images)
     with console.step("read images"):
         calibration = calibration_images(
@@ -207,42 +203,37 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
                     )
                 )
     if arguments.json:
-        console.result(
-            json.dumps(
-                {
-                    "graph_seconds": graph_seconds,
-                    "artifacts": [
-                        {
-                            "path": str(item.path),
-                            "bytes": item.bytes,
-                            "seconds": item.seconds,
-                            "parity": item.report and item.report.as_dict(),
-                        }
-                        for item in done
-                    ],
-                },
-                indent=2,
-            )
-        )
-        return 0
-    header = ["artifact", "size", "write s", "verify s", *_PARITY_HEADER]
-    console.result(
-        table(
-            header,
-            [
-                [
-                    item.path.name,
-                    size(item.bytes),
-                    f"{item.seconds['write']:.1f}",
-                    f"{item.seconds.get('verify', 0):.1f}",
-                    *_parity_cells(item.report),
-                ]
-                for item in done
-            ],
-        )
-    )
-    console.result(f"\n{len(done)} artifacts in {arguments.output}")
+        console.result(_as_json(done, graph_seconds))
+    else:
+        header = ["artifact", "size", "write s", "verify s", *_PARITY_HEADER]
+        console.result(table(header, [_exported_cells(item) for item in done]))
+        console.result(f"\n{len(done)} artifacts in {arguments.output}")
     return 0
+
+
+def _as_json(done: Sequence[Exported], graph_seconds: float) -> str:
+    artifacts = [
+        {
+            "path": str(item.path),
+            "bytes": item.bytes,
+            "seconds": item.seconds,
+            "parity": item.report and item.report.as_dict(),
+        }
+        for item in done
+    ]
+    return json.dumps(
+        {"graph_seconds": graph_seconds, "artifacts": artifacts}, indent=2
+    )
+
+
+def _exported_cells(item: Exported) -> Sequence[str]:
+    return (
+        item.path.name,
+        size(item.bytes),
+        f"{item.seconds['write']:.1f}",
+        f"{item.seconds.get('verify', 0):.1f}",
+        *_parity_cells(item.report),
+    )
 
 
 _PARITY_HEADER = ("rel. error", "cosine", "top-1", "weights", "result")
@@ -350,7 +341,9 @@ def pack_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _check_options(options: ExportOptions, rows: Sequence[Format]) -> None:
+def _check_options(
+    options: ExportOptions, rows: Sequence[Format], calibration_images: Path | None
+) -> None:
     """Refuses options that no format asked for heeds, and sizes that one cannot do."""
     from exporters.artifact import ExportError
 
@@ -360,6 +353,8 @@ def _check_options(options: ExportOptions, rows: Sequence[Format]) -> None:
         if is_given and not any(field.name in row.options for row in rows):
             flag = field.name.replace("_", "-")
             raise ExportError(f"--{flag} has no effect on {names}")
+    if calibration_images and not any(row.is_quantized for row in rows):
+        raise ExportError(f"--calibration-images has no effect on {names}")
     fixed = [row.name for row in rows if row.container.needs_image_size]
     if options.image_size is None and fixed:
         raise ExportError(

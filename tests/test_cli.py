@@ -718,9 +718,6 @@ def test_export_and_verify_deployable_formats(
     done = irv2("export", *given, *made, "--json")
     assert done.code == 0
     assert len(json.loads(done.out)["artifacts"]) == len(names)
-    done = irv2("verify", *given, tmp_path)
-    assert done.code == 0
-    assert done.out.count("agrees") == len(names)
 
     scales = {
         name: 2 * value if "/block17_" in name and "/Conv2d_1x1/" in name else value

@@ -221,7 +221,7 @@ def training_step(outputs, variables, regularizers):
     loss = tf.reduce_mean(tf.square(outputs - 1.0)) + tf.add_n(losses)
     gradients = tf.gradients(loss, trained)
     assert not any(gradient is None for gradient in gradients)
-    optimizer = tf.train.GradientDescentOptimizer(0.01)
+    optimizer = tf.train.GradientDescentOptimizer(0.002)
     with tf.control_dependencies(updates):
         return optimizer.apply_gradients(zip(gradients, trained)), loss
 
@@ -318,7 +318,7 @@ def check_feature_vector_1_fine_tuning(reference):
         # fmt: on
 
         train, loss = training_step(features, variables=488, regularizers=284)
-        updates = updates_of(lambda: module(images))
+        updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
         feed = {images: reference["299x299/images"]}
         with start_session() as session:
             # The first convolution's batch statistics, computed without the module.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import traceback
 from pathlib import Path
 
@@ -32,6 +33,8 @@ exit codes:
 
 def main() -> None:
     """Entry point of the console script."""
+    # A request to end is cleaned up after as an interruption by Ctrl-C is.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app.run(_run, flags_parser=_parse)
 
 

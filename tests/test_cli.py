@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -661,6 +662,21 @@ def test_an_interrupted_export(irv2, place, monkeypatch):
     done = irv2(*EXPORT)
     assert done.code == cli.EXIT_INTERRUPTED
     assert done.err.endswith("irv2: interrupted\n")
+    assert tree(place) == before
+
+
+def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
+    def write(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(fake_format, "write", write)
+    before = tree(place)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        done = irv2(*EXPORT)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert done.code == cli.EXIT_INTERRUPTED
     assert tree(place) == before
 
 

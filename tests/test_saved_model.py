@@ -142,13 +142,14 @@ def test_fine_tuning_through_keras_layer(exported, tf, hub):
     )
     head = tf_keras.layers.Dense(2, activation="softmax")
     model = tf_keras.Sequential([layer, head])
-    model.build([None, 96, 96, 3])
+    model.build([None, 139, 139, 3])
     assert len(layer.trainable_weights) == 488
     assert len(layer.losses) == 284
     model.compile(tf_keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy")
-    labels = np.array([0, 1, 0, 1])
-    losses = [model.train_on_batch(SMALL, labels) for _ in range(4)]
-    assert losses[-1] < losses[0]
+    # Smaller images leave batch norm too few values in the last layers.
+    batch, labels = images.generate(4, 139, 139), np.array([0, 1, 0, 1])
+    losses = [model.train_on_batch(batch, labels) for _ in range(4)]
+    assert losses[-1] < losses[0] - 0.1
 
 
 def test_moving_averages_follow_the_momentum(hub, load):

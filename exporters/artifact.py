@@ -13,7 +13,7 @@ from exporters import network
 from exporters.graphs import NetworkGraphs
 
 MAXIMUM_IMAGE_SIZE = 2048
-"""In pixels; larger ones would take more than 10 GB to compare."""
+"""In pixels; keeps the memory that comparing takes in bounds."""
 
 
 class ExportError(Exception):

@@ -10,7 +10,7 @@ from exporters.network import DEFAULT_IMAGE_SIZE
 
 _COUNT = 16
 _LARGEST_COUNT = 256
-"""More images take longer and hardly change the ranges."""
+"""Keeps time and memory in bounds, whatever the folder."""
 
 
 def calibration_images(

@@ -547,18 +547,6 @@ def test_one_unreadable_artifact_does_not_hide_the_others(irv2, place):
     assert found["artifacts"][f"out/{FEATURES}"]["passed"]
 
 
-def test_a_fault_of_our_own_is_told_from_a_mismatch(irv2, place, monkeypatch):
-    def write(*_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(fake_format, "write", write)
-    before = tree(place)
-    done = irv2(*EXPORT)
-    assert done.code == cli.EXIT_FAULT
-    assert "ZeroDivisionError" in done.err
-    assert tree(place) == before
-
-
 def test_a_full_disk(irv2, place, monkeypatch):
     import tensorflow as tf
 
@@ -653,15 +641,22 @@ def test_a_download_that_fails(irv2, place, monkeypatch):
     assert done.out == ""
 
 
-def test_an_interrupted_export(irv2, place, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "code", "end"),
+    [
+        (KeyboardInterrupt, cli.EXIT_INTERRUPTED, "irv2: interrupted\n"),
+        (ZeroDivisionError("ours"), cli.EXIT_FAULT, "ZeroDivisionError: ours\n\n"),
+    ],
+)
+def test_what_ends_an_export(irv2, place, monkeypatch, error, code, end):
     def write(*_):
-        raise KeyboardInterrupt
+        raise error
 
     monkeypatch.setattr(fake_format, "write", write)
     before = tree(place)
     done = irv2(*EXPORT)
-    assert done.code == cli.EXIT_INTERRUPTED
-    assert done.err.endswith("irv2: interrupted\n")
+    assert done.code == code
+    assert done.err.endswith(end)
     assert tree(place) == before
 
 

@@ -53,7 +53,7 @@ def export_ours(checkpoint: str, task: str, name: str, path: str, figures: str) 
     from exporters import formats
     from exporters.artifact import ExportInputs, ExportOptions
     from exporters.calibration import calibration_images
-    from exporters.graphs import NetworkGraphs
+    from exporters.network.graphs import NetworkGraphs
 
     row = formats.FORMATS[name]
     options = ExportOptions()

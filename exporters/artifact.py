@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from checkpoints.reader import Checkpoint
-from exporters import network
-from exporters.graphs import NetworkGraphs
+from exporters.network import inception_resnet_v2 as network
+from exporters.network.graphs import NetworkGraphs
 
 MAXIMUM_IMAGE_SIZE = 2048
 """In pixels; keeps the memory that comparing takes in bounds."""

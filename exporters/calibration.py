@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exporters import images
 from exporters.artifact import CalibrationImages
-from exporters.network import DEFAULT_IMAGE_SIZE
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 
 _COUNT = 16
 _LARGEST_COUNT = 256

@@ -37,7 +37,7 @@ _STAND_IN_NOTICE = (
 def list_formats(arguments: argparse.Namespace, console: Console) -> int:
     """Prints the table of formats."""
     from exporters.formats import FORMATS
-    from exporters.graphs import TASKS
+    from exporters.network.graphs import TASKS
 
     rows = [
         {
@@ -80,9 +80,10 @@ def make_stand_in(arguments: argparse.Namespace, console: Console) -> int:
     """Writes a generated checkpoint."""
     from checkpoints import stand_in
     from checkpoints.reader import open_checkpoint
-    from exporters import images, recalibration
+    from exporters import images
     from exporters.artifact import ExportError
-    from exporters.graphs import NetworkGraphs
+    from exporters.network import recalibration
+    from exporters.network.graphs import NetworkGraphs
 
     path = arguments.output
     if path.is_dir():
@@ -146,7 +147,7 @@ def export_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     from exporters import export, formats
     from exporters.artifact import ExportInputs, ExportOptions
     from exporters.calibration import calibration_images
-    from exporters.graphs import NetworkGraphs
+    from exporters.network.graphs import NetworkGraphs
     from exporters.parity import ParityImages, Reference
 
     rows = formats.select(arguments.formats)
@@ -258,7 +259,7 @@ def verify_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     from exporters.artifact import ArtifactError
     from exporters.export import failures
     from exporters.formats import artifacts_in, container_of
-    from exporters.graphs import NetworkGraphs
+    from exporters.network.graphs import NetworkGraphs
     from exporters.parity import ParityImages, Reference, compare
 
     paths = artifacts_in(arguments.artifacts)

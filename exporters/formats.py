@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporters import manifest
 from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact
-from exporters.graphs import TASKS
+from exporters.network.graphs import TASKS
 
 MODEL = "inception_resnet_v2"
 PUBLISHER_URL = f"https://tfhub.dev/google/imagenet/{MODEL}"
@@ -107,15 +107,22 @@ def _is_onnx(path: Path) -> bool:
 
 
 _HUB_MODULE = Container(
-    "exporters.hub_module", "", lambda path: (path / "tfhub_module.pb").is_file()
+    "exporters.containers.hub_module.container",
+    "",
+    lambda path: (path / "tfhub_module.pb").is_file(),
 )
 _SAVED_MODEL = Container(
-    "exporters.saved_model", "", lambda path: (path / "saved_model.pb").is_file()
+    "exporters.containers.saved_model.container",
+    "",
+    lambda path: (path / "saved_model.pb").is_file(),
 )
 _TFLITE = Container(
-    "exporters.tflite_model", ".tflite", _is_tflite, needs_image_size=True
+    "exporters.containers.tflite.container",
+    ".tflite",
+    _is_tflite,
+    needs_image_size=True,
 )
-_ONNX = Container("exporters.onnx_model", ".onnx", _is_onnx)
+_ONNX = Container("exporters.containers.onnx.container", ".onnx", _is_onnx)
 CONTAINERS = (_HUB_MODULE, _SAVED_MODEL, _TFLITE, _ONNX)
 
 _EXACT = Tolerance(max_error=2e-5, min_cosine=0.999999)

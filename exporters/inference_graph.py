@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters import network
-from exporters.graphs import CLASSIFICATION, NetworkGraph
+from exporters.network import inception_resnet_v2 as network
+from exporters.network.graphs import CLASSIFICATION, NetworkGraph
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -1,6 +1,6 @@
 """Compares an opened artifact with the TF-Slim graph restored from the checkpoint.
 
-The reference never passes through a writer: it is the network of `exporters.network`,
+The reference never passes through a writer: it is the network of `exporters.network.inception_resnet_v2`,
 with the checkpoint's arrays in its variables, run by TensorFlow. Weights are compared
 too, since a single wrong one hardly shows in the outputs.
 """
@@ -18,7 +18,7 @@ import numpy as np
 from checkpoints.reader import Checkpoint
 from exporters import formats, images, inference_graph
 from exporters.artifact import ArtifactError, OpenedArtifact
-from exporters.graphs import CLASSIFICATION, ENDPOINTS, NetworkGraphs
+from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, NetworkGraphs
 
 _TRAINING_PREFIX = "train/"
 _TRAINING_FACTOR = 10

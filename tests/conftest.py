@@ -13,10 +13,16 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 from checkpoints import stand_in
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import export, formats, images, recalibration
+from exporters import export, formats, images
 from exporters.artifact import ExportInputs, ExportOptions
 from exporters.calibration import calibration_images
-from exporters.graphs import CLASSIFICATION, FEATURE_VECTOR, TASKS, NetworkGraphs
+from exporters.network import recalibration
+from exporters.network.graphs import (
+    CLASSIFICATION,
+    FEATURE_VECTOR,
+    TASKS,
+    NetworkGraphs,
+)
 from exporters.parity import ParityImages, Reference
 
 PUBLISHED_FORMATS = ("v1", "v3", "v4", "v5")

@@ -18,7 +18,8 @@ from PIL import Image
 from checkpoints import download, layout, stand_in
 from checkpoints.http_transfer import DownloadError
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import cli, formats, graphs, manifest, parity
+from exporters import cli, formats, manifest, parity
+from exporters.network import graphs
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [

@@ -23,7 +23,7 @@ import pytest
 from consumers import environments
 
 from exporters import hub_cache, images
-from exporters.graphs import CLASSIFICATION, ENDPOINTS
+from exporters.network.graphs import CLASSIFICATION, ENDPOINTS
 
 pytestmark = pytest.mark.consumers
 

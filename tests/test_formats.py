@@ -7,7 +7,7 @@ import pytest
 from exporters import formats
 from exporters.artifact import ArtifactError
 from exporters.formats import FORMATS, UnknownFormatError
-from exporters.graphs import TASKS
+from exporters.network.graphs import TASKS
 
 ROWS = list(FORMATS.values())
 

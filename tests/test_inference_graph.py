@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exporters import inference_graph
-from exporters.graphs import CLASSIFICATION, FEATURE_VECTOR
+from exporters.network.graphs import CLASSIFICATION, FEATURE_VECTOR
 
 pytestmark = pytest.mark.slow
 

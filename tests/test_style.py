@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from exporters import formats
-
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("checkpoints", "exporters")
-SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).glob("*.py"))]
+SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+CONTAINERS = ROOT / "exporters" / "containers"
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]
 LIBRARIES = {
     "tensorflow",
@@ -79,26 +78,35 @@ def imports(path):
 
 
 def test_checkpoints_do_not_know_of_exporters():
-    for path in (ROOT / "checkpoints").glob("*.py"):
+    for path in (ROOT / "checkpoints").rglob("*.py"):
         assert not [name for name in imports(path) if name.startswith("exporters")]
 
 
-def test_formats_do_not_import_each_other():
-    """A format's files have the first word of its module's name, or the whole name."""
-    modules = {container.module for container in formats.CONTAINERS}
-    groups = {module.rpartition(".")[2].partition("_")[0] for module in modules}
-    assert groups == {"hub", "saved", "onnx", "tflite"}
-    for group in groups:
-        others = tuple(f"exporters.{name}_" for name in groups - {group})
-        files = list((ROOT / "exporters").glob(f"{group}_*.py"))
-        assert files
-        for path in files:
-            assert not [name for name in imports(path) if name.startswith(others)], path
+def folder_imports():
+    """(container's folder, file, what it imports of exporters.containers)."""
+    for folder in sorted(path for path in CONTAINERS.iterdir() if path.is_dir()):
+        for path in folder.rglob("*.py"):
+            for name in imports(path):
+                if name.startswith("exporters.containers."):
+                    yield folder.name, path, name
+
+
+def test_containers_do_not_import_each_other():
+    found = list(folder_imports())
+    assert found
+    for folder, path, name in found:
+        assert name.split(".")[2] == folder, f"{path} imports {name}"
+
+
+def test_the_network_knows_nothing_of_containers():
+    for path in (ROOT / "exporters" / "network").rglob("*.py"):
+        others = [name for name in imports(path) if name.startswith("exporters.")]
+        assert all(name.startswith("exporters.network") for name in others), path
 
 
 def test_importing_everything_imports_no_library():
     modules = ", ".join(
-        f"{path.parent.name}.{path.stem}"
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in SOURCES
         if path.stem not in ("__init__", "__main__")
     )

@@ -1,0 +1,1 @@
+"""The TF1 Hub format: v1 and v3."""

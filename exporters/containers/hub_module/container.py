@@ -1,0 +1,256 @@
+"""The TF1 Hub format: v1 and v3, for `hub.Module`.
+
+tensorflow-hub dropped hub.Module and its publisher after 0.15.0, so the format is
+written here. Its source is tensorflow-hub 0.2.0: native_module.py, saved_model_lib.py
+and the .proto files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporters import provenance
+from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
+from exporters.containers.hub_module import published_graphs
+from exporters.containers.hub_module.published_graphs import (
+    DEFAULT,
+    NAMED_SIGNATURES,
+    WITH_MOMENTUM,
+)
+from exporters.network.graphs import (
+    CLASSIFICATION,
+    ENDPOINTS,
+    FEATURE_VECTOR,
+    OUTPUT_NAMES,
+)
+
+if TYPE_CHECKING:
+    import tensorflow.compat.v1 as tf
+
+MODULE_FILE = "tfhub_module.pb"
+"""The file whose presence makes a directory a TF1 Hub module."""
+
+_MODULE_DEF = b"\x08\x03"
+"""Content of that file: a ModuleDef with field 1, `format`, set to FORMAT_V3."""
+_VARIABLES = Path("variables") / "variables"
+_INFERENCE: tuple[str, ...] = ()
+_TRAINING = ("train",)
+
+
+def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None:
+    """Writes a module with an inference graph and a graph tagged "train".
+
+    Args:
+      inputs: checkpoint and graphs.
+      format_name: "v1" or "v3".
+      task: "feature_vector" or "classification".
+      path: directory to write.
+    """
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    version = published_graphs.VERSIONS[format_name]
+    saved_model = saved_model_pb2.SavedModel(saved_model_schema_version=1)
+    for tags in (_INFERENCE, _TRAINING):
+        graph = inputs.graphs.get(is_training=tags == _TRAINING)
+        saved_model.meta_graphs.append(
+            published_graphs.build(graph, version, task, tags)
+        )
+
+    for name in ("assets", "variables"):
+        (path / name).mkdir(parents=True, exist_ok=True)
+    names = sorted(inputs.graphs.get().variable_names(task))
+    tf.raw_ops.SaveV2(
+        prefix=str(path / _VARIABLES),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[inputs.checkpoint[name] for name in names],
+    )
+    (path / "saved_model.pb").write_bytes(
+        saved_model.SerializeToString(deterministic=True)
+    )
+    (path / MODULE_FILE).write_bytes(_MODULE_DEF)
+    provenance.write_record(
+        path, format=format_name, task=task, checkpoint=inputs.checkpoint
+    )
+
+
+def open(path: Path) -> OpenedArtifact:
+    """Opens a module of v1 or v3, exported here or published.
+
+    `run` gives the outputs of the inference graph: those of the signature
+    "image_feature_vector" or "image_classification", with "feature_vector" or "logits"
+    for the key "default". From the training graph it gives `train/feature_vector`,
+    which is normalized by the statistics of the batch.
+
+    Raises:
+      ArtifactError: `path` is no TF1 Hub module, one of another network, or damaged.
+    """
+    meta_graphs = _read_meta_graphs(path)
+    inference = meta_graphs[_INFERENCE]
+    is_classification = NAMED_SIGNATURES[CLASSIFICATION] in inference.signature_def
+    task = CLASSIFICATION if is_classification else FEATURE_VECTOR
+    signature = NAMED_SIGNATURES[task]
+    takes_momentum = signature + WITH_MOMENTUM in inference.signature_def
+    format_name = "v3" if takes_momentum else "v1"
+
+    for meta_graph in meta_graphs.values():
+        _check_signature(path, meta_graph, signature, task)
+    record = provenance.read_record(path)
+    if record and (record.format, record.task) != (format_name, task):
+        raise ArtifactError(
+            f"{path} is recorded as {record.format} of {record.task}, but its "
+            f"signatures are those of {format_name} of {task}. Export it again."
+        )
+
+    reader = _open_variables(path)
+    _check_variables(path, meta_graphs.values(), reader.get_variable_to_shape_map())
+
+    @functools.cache
+    def load(tags: tuple[str, ...]) -> _LoadedGraph:
+        return _LoadedGraph(path, meta_graphs[tags], reader)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = load(_INFERENCE).run(signature, images)
+        trained = load(_TRAINING).run(
+            NAMED_SIGNATURES[FEATURE_VECTOR], images, [DEFAULT]
+        )
+        return {OUTPUT_NAMES[task]: outputs.pop(DEFAULT), **outputs} | {
+            f"train/{OUTPUT_NAMES[FEATURE_VECTOR]}": trained[DEFAULT]
+        }
+
+    def weights() -> dict[str, tuple[np.ndarray, float]]:
+        with _damage_reported(path):
+            names = reader.get_variable_to_shape_map()
+            return {name: (reader.get_tensor(name), 0.0) for name in names}
+
+    return OpenedArtifact(
+        format=format_name,
+        task=task,
+        checkpoint_identity=record.checkpoint_identity if record else None,
+        is_stand_in=record.stand_in if record else None,
+        image_size=published_graphs.VERSIONS[format_name].image_size,
+        run=run,
+        weights=weights,
+    )
+
+
+class _LoadedGraph:
+    """A graph of a module in a session, with its variables' values."""
+
+    def __init__(
+        self,
+        path: Path,
+        meta_graph: tf.MetaGraphDef,
+        reader: tf.train.CheckpointReader,
+    ):
+        import tensorflow.compat.v1 as tf
+        from tensorflow.core.framework import variable_pb2
+
+        config = tf.ConfigProto()
+        config.graph_options.rewrite_options.disable_meta_optimizer = True
+        self._session = tf.Session(graph=tf.Graph(), config=config)
+        self._signatures = meta_graph.signature_def
+        variables = meta_graph.collection_def[tf.GraphKeys.GLOBAL_VARIABLES]
+        initializers, values = [], {}
+        with _damage_reported(path):
+            for serialized in variables.bytes_list.value:
+                variable = variable_pb2.VariableDef.FromString(serialized)
+                initializers.append(variable.initializer_name)
+                name = variable.variable_name.partition(":")[0]
+                values[variable.initial_value_name] = reader.get_tensor(name)
+            with self._session.graph.as_default():
+                tf.import_graph_def(meta_graph.graph_def, name="")
+                self._session.run(initializers, values)
+
+    def run(
+        self, signature_name: str, images: np.ndarray, keys: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Returns the named outputs of a signature, or all."""
+        signature = self._signatures[signature_name]
+        fetches = {
+            key: signature.outputs[key].name for key in keys or signature.outputs
+        }
+        return self._session.run(fetches, {signature.inputs["images"].name: images})
+
+
+def _read_meta_graphs(path: Path) -> dict[tuple[str, ...], tf.MetaGraphDef]:
+    """Returns tags -> graph, the inference graph and the training graph."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    module_file = path / MODULE_FILE
+    if not module_file.is_file():
+        raise ArtifactError(
+            f"{path} is no TF1 Hub module. Expected a directory with {MODULE_FILE}, "
+            "saved_model.pb and variables."
+        )
+    if module_file.read_bytes() != _MODULE_DEF:
+        raise ArtifactError(
+            f"{module_file} holds {module_file.read_bytes()[:16]!r}, expected "
+            f"{_MODULE_DEF!r}, format 3 without required features."
+        )
+    with _damage_reported(path):
+        saved_model = saved_model_pb2.SavedModel.FromString(
+            (path / "saved_model.pb").read_bytes()
+        )
+    found = {tuple(m.meta_info_def.tags): m for m in saved_model.meta_graphs}
+    if set(found) != {_INFERENCE, _TRAINING}:
+        raise ArtifactError(
+            f"{path} has graphs with the tags {sorted(map(list, found))}, expected "
+            f"{[list(_INFERENCE), list(_TRAINING)]}."
+        )
+    return found
+
+
+def _check_signature(
+    path: Path, meta_graph: tf.MetaGraphDef, name: str, task: str
+) -> None:
+    """Checks that a signature shows this network's endpoints."""
+    found = set(meta_graph.signature_def[name].outputs)
+    expected = {DEFAULT} | {f"InceptionResnetV2/{e}" for e in ENDPOINTS[task]}
+    if found != expected:
+        raise ArtifactError(
+            f"{path} is no module of inception_resnet_v2: its signature {name!r} has "
+            f"the outputs {sorted(found)}, expected {sorted(expected)}."
+        )
+
+
+def _open_variables(path: Path) -> tf.train.CheckpointReader:
+    import tensorflow as tf
+
+    with _damage_reported(path):
+        return tf.train.load_checkpoint(str(path / _VARIABLES))
+
+
+def _check_variables(
+    path: Path, meta_graphs: Iterable[tf.MetaGraphDef], stored: Mapping[str, list[int]]
+) -> None:
+    """Checks that the variables of the graphs are in the variables file."""
+    for meta_graph in meta_graphs:
+        for node in meta_graph.graph_def.node:
+            if node.op != "VarHandleOp":
+                continue
+            shape = [dimension.size for dimension in node.attr["shape"].shape.dim]
+            if stored.get(node.name) != shape:
+                raise ArtifactError(
+                    f"{path} is damaged: its graph has the variable {node.name} of "
+                    f"shape {shape}, its variables file {stored.get(node.name)}."
+                )
+
+
+@contextlib.contextmanager
+def _damage_reported(path: Path) -> Iterator[None]:
+    """Turns whatever is raised about unreadable files into our error."""
+    try:
+        yield
+    except Exception as error:  # TensorFlow raises a dozen types for damaged files.
+        raise ArtifactError(
+            f"{path} cannot be read as a TF1 Hub module: {first_line(error)}. It is "
+            "incomplete or damaged: export it again."
+        ) from error

@@ -1,0 +1,1 @@
+"""The TF2 SavedModel format: v4 and v5."""

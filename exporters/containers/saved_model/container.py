@@ -1,0 +1,324 @@
+"""The TF2 SavedModel format: v4 for hub.KerasLayer, and v5 with a serving signature.
+
+Source of the interface: TF Hub's "Reusable SavedModels" and the documentation published
+with the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
+from exporters.containers.saved_model import older_tensorflow, reproducible
+from exporters.network import inception_resnet_v2 as network
+from exporters.network.graphs import (
+    CLASSIFICATION,
+    ENDPOINTS,
+    FEATURE_VECTOR,
+    HUB_MOMENTUM,
+    OUTPUT_NAMES,
+    NetworkGraph,
+)
+from exporters.provenance import read_record, write_record
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+_SAVED = "saved_model"
+"""Directory in a temporary one, which only its owner may read."""
+
+
+def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None:
+    """Writes a SavedModel of the network.
+
+    Its `__call__(inputs, training=False, return_endpoints=False,
+    batch_norm_momentum=0.99)` takes float32 [batch, height, width, 3] in [0, 1] and
+    returns the feature vector [batch, 1536] or the logits [batch, 1001], or a dict of
+    these (key "default") and the endpoints. With training=True it normalizes by batch
+    statistics and updates the moving averages.
+
+    Args:
+      inputs: checkpoint and graphs.
+      format_name: "v4", or "v5" for one with the signature `serving_default`.
+      task: "feature_vector" or "classification".
+      path: directory to write.
+    """
+    key = f"saved_model/{task}"
+    if key not in inputs.shared:
+        inputs.shared[key] = _save_with_signature(inputs, task)
+    shutil.copytree(Path(inputs.shared[key].name) / _SAVED, path)
+    if format_name == "v4":
+        _remove_signature(path)
+    write_record(path, format=format_name, task=task, checkpoint=inputs.checkpoint)
+
+
+def _save_with_signature(
+    inputs: ExportInputs, task: str
+) -> tempfile.TemporaryDirectory[str]:
+    """Saves the model as v5; v4 is the same less the signature."""
+    import tensorflow as tf
+
+    model = _build_model(inputs, task)
+    directory = tempfile.TemporaryDirectory(prefix="irv2-")
+    saved = Path(directory.name) / _SAVED
+    tf.saved_model.save(
+        model,
+        str(saved),
+        signatures={"serving_default": _serving_function(model, task)},
+    )
+    # It has a random number, and the published artifacts do not have it.
+    (saved / "fingerprint.pb").unlink()
+    with _rewritten(saved) as saved_model:
+        for meta_graph in saved_model.meta_graphs:
+            older_tensorflow.make_readable(meta_graph)
+            reproducible.renumber(meta_graph)
+    return directory
+
+
+@contextlib.contextmanager
+def _rewritten(directory: Path) -> Iterator[SavedModel]:
+    """Gives the SavedModel message of a directory to change, then writes it back."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = directory / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    yield saved_model
+    file.write_bytes(saved_model.SerializeToString(deterministic=True))
+
+
+def _remove_signature(directory: Path) -> None:
+    """Takes the signature out of a SavedModel's graph and out of its object graph."""
+    with _rewritten(directory) as saved_model:
+        for meta_graph in saved_model.meta_graphs:
+            signature = meta_graph.signature_def.pop("serving_default")
+            names = [
+                tensor.name.partition(":")[0]
+                for tensors in (signature.inputs, signature.outputs)
+                for tensor in tensors.values()
+            ]
+            nodes = meta_graph.graph_def.node
+            kept = [node for node in nodes if node.name not in names]
+            del nodes[:]
+            nodes.extend(kept)
+            for node in meta_graph.object_graph_def.nodes:
+                if node.user_object.identifier == "signature_map":
+                    node.ClearField("children")
+
+
+def open(path: Path) -> OpenedArtifact:
+    """Opens a SavedModel as hub.load does.
+
+    The callable returns the task's output and the endpoints, the same output from the
+    signature (v5) under "serving_default/", and under "train/" the feature vector that
+    batch statistics give. Momentum 1.0 keeps the moving averages as they are.
+
+    Raises:
+      ArtifactError: the directory is no SavedModel, or none of this network.
+    """
+    import tensorflow as tf
+
+    try:
+        model = tf.saved_model.load(str(path))
+    except Exception as error:  # TensorFlow raises a dozen types for damaged files.
+        raise ArtifactError(
+            f"{path} cannot be loaded as a TF2 SavedModel; it is damaged or incomplete. "
+            f"TensorFlow says: {first_line(error)}"
+        ) from error
+    names = {variable.name.removesuffix(":0") for variable in _variables_of(model)}
+    if "InceptionResnetV2/Conv2d_1a_3x3/weights" not in names:
+        raise ArtifactError(
+            f"{path} is a TF2 SavedModel, but not of inception_resnet_v2: expected a "
+            f"variable InceptionResnetV2/Conv2d_1a_3x3/weights among its {len(names)}."
+        )
+    record = read_record(path)
+    has_classifier = "InceptionResnetV2/Logits/Logits/weights" in names
+    task = CLASSIFICATION if has_classifier else FEATURE_VECTOR
+    serving = model.signatures.get("serving_default")
+    format_name = "v5" if serving else "v4"
+    if record and (record.format, record.task) != (format_name, task):
+        raise ArtifactError(
+            f"{path} is recorded as {record.format} of {record.task}, but it is "
+            f"{format_name} of {task}. Export it again."
+        )
+    expected = {"default"} | {f"InceptionResnetV2/{e}" for e in ENDPOINTS[task]}
+
+    @_without_optimizing()
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        batch = tf.constant(images)
+        outputs = dict(model(batch, return_endpoints=True))
+        if outputs.keys() != expected:
+            raise ArtifactError(
+                f"{path} has the outputs {sorted(outputs)}, expected {sorted(expected)}."
+            )
+        trained = model(
+            batch, training=True, return_endpoints=True, batch_norm_momentum=1.0
+        )
+        pooled = trained["InceptionResnetV2/global_pool"]
+        results = {
+            OUTPUT_NAMES[task]: model(batch),
+            "train/feature_vector": tf.squeeze(pooled, [1, 2]),
+            f"endpoints/{OUTPUT_NAMES[task]}": outputs.pop("default"),
+            **outputs,
+        }
+        if serving:
+            for name, value in serving(batch).items():
+                results[f"serving_default/{name}"] = value
+        return {name: value.numpy() for name, value in results.items()}
+
+    return OpenedArtifact(
+        format=format_name,
+        task=task,
+        checkpoint_identity=record.checkpoint_identity if record else None,
+        is_stand_in=record.stand_in if record else None,
+        image_size=None,
+        run=run,
+        weights=lambda: {
+            v.name.removesuffix(":0"): (v.numpy(), 0.0) for v in _variables_of(model)
+        },
+    )
+
+
+@contextlib.contextmanager
+def _without_optimizing() -> Iterator[None]:
+    """Runs traces as they are: a few runs take less time than TensorFlow's optimizer."""
+    import tensorflow as tf
+
+    option = "disable_meta_optimizer"
+    before = tf.config.optimizer.get_experimental_options().get(option, False)
+    tf.config.optimizer.set_experimental_options({option: True})
+    try:
+        yield
+    finally:
+        tf.config.optimizer.set_experimental_options({option: before})
+
+
+def _variables_of(model) -> list[tf.Variable]:
+    return list(getattr(model, "variables", []))
+
+
+def _images_spec() -> tf.TensorSpec:
+    import tensorflow as tf
+
+    return tf.TensorSpec([None, None, None, 3], tf.float32, name="inputs")
+
+
+def _momentum_spec() -> tf.TensorSpec:
+    import tensorflow as tf
+
+    return tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
+
+
+def _build_model(inputs: ExportInputs, task: str) -> tf.train.Checkpoint:
+    """Builds the object that hub.KerasLayer expects, with its four traces."""
+    import tensorflow as tf
+
+    variables = {
+        name: tf.Variable(
+            inputs.checkpoint[name], trainable="/moving_" not in name, name=name
+        )
+        for name in inputs.graphs.get().variable_names(task)
+    }
+
+    parts = {
+        (training, return_endpoints): _NetworkPart(
+            inputs.graphs.get(is_training=training), task, return_endpoints
+        )
+        for training in (False, True)
+        for return_endpoints in (False, True)
+    }
+
+    def call(
+        inputs, training=False, return_endpoints=False, batch_norm_momentum=HUB_MOMENTUM
+    ):
+        part = parts[training, return_endpoints]
+        outputs = part.import_into_function(variables, inputs, batch_norm_momentum)
+        return outputs if return_endpoints else outputs["default"]
+
+    model = tf.train.Checkpoint()
+    model.__call__ = tf.function(call, autograph=False)
+    for training, return_endpoints in parts:
+        model.__call__.get_concrete_function(
+            _images_spec(), training, return_endpoints, _momentum_spec()
+        )
+    model.variables = list(variables.values())
+    model.trainable_variables = [v for v in variables.values() if v.trainable]
+    model.regularization_losses = [
+        _regularization_loss(variable)
+        for name, variable in variables.items()
+        if name.endswith(("/weights", "/biases"))
+    ]
+    return model
+
+
+class _NetworkPart:
+    """What one trace needs of a graph, as a GraphDef to import over other variables."""
+
+    def __init__(self, graph: NetworkGraph, task: str, return_endpoints: bool):
+        tensors = graph.outputs(task)
+        if not return_endpoints:
+            tensors = {"default": tensors["default"]}
+        self._output_names = tuple(tensors)
+        self._updates = [update.name for update in graph.updates]
+        self._fetched = [tensor.name for tensor in tensors.values()] + self._updates
+        self._images = graph.images.name
+        self._momentum = graph.batch_norm_momentum.name
+        self._graph_def = graph.subgraph(
+            [tensor.op.name for tensor in tensors.values()] + self._updates
+        )
+        self._nodes = {node.name for node in self._graph_def.node}
+
+    def import_into_function(
+        self,
+        variables: Mapping[str, tf.Variable],
+        images: tf.Tensor,
+        momentum: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """Adds the part to the function being traced; returns output name -> tensor."""
+        import tensorflow as tf
+
+        function_graph = tf.compat.v1.get_default_graph()
+        input_map = {self._images: images}
+        if self._updates:
+            input_map[self._momentum] = momentum
+        for name, variable in variables.items():
+            if name in self._nodes:
+                input_map[f"{name}:0"] = function_graph.capture(variable.handle)
+        imported = tf.graph_util.import_graph_def(
+            self._graph_def, input_map, self._fetched, name=""
+        )
+        outputs = dict(zip(self._output_names, imported))
+        with tf.control_dependencies(imported[len(outputs) :]):
+            return {name: tf.identity(tensor) for name, tensor in outputs.items()}
+
+
+def _serving_function(model: tf.train.Checkpoint, task: str):
+    import tensorflow as tf
+
+    output_key = OUTPUT_NAMES[task]
+    predict = model.__call__.get_concrete_function(
+        _images_spec(), False, False, _momentum_spec()
+    )
+
+    def serving_default(inputs):
+        return {output_key: predict(inputs, tf.constant(HUB_MOMENTUM))}
+
+    return tf.function(
+        serving_default, input_signature=[_images_spec()], autograph=False
+    )
+
+
+def _regularization_loss(variable: tf.Variable):
+    import tensorflow as tf
+
+    def regularization_loss():
+        return network.WEIGHT_DECAY * tf.nn.l2_loss(variable)
+
+    return tf.function(regularization_loss, input_signature=[], autograph=False)

@@ -1,0 +1,251 @@
+"""v1 and v3 as files: what is written, and what opening them finds wrong with them."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from published_directories import content
+
+from exporters import images, provenance
+from exporters.artifact import ArtifactError
+from exporters.containers.hub_module import container as hub_module
+from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
+
+pytestmark = pytest.mark.slow
+
+VERSIONS = ("v1", "v3")
+DATA = "variables/variables.data-00000-of-00001"
+WEIGHT = "InceptionResnetV2/Conv2d_2b_3x3/weights"
+
+
+@pytest.fixture
+def tf():
+    import tensorflow
+
+    return tensorflow
+
+
+def directory(exported, version, task):
+    return exported / f"inception_resnet_v2-{task}-{version}-stand-in"
+
+
+@pytest.fixture
+def module(exported, tmp_path):
+    """A copy of a module whose files can be replaced, but not written into."""
+    source = directory(exported, "v3", FEATURE_VECTOR)
+    return shutil.copytree(source, tmp_path / "module", copy_function=os.link)
+
+
+def replace(path, content):
+    path.unlink()
+    path.write_bytes(content)
+
+
+def change_graphs(module, change):
+    """Replaces saved_model.pb by what a function makes of it."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = module / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    change(saved_model)
+    replace(path, saved_model.SerializeToString())
+
+
+# What is written
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_files(exported, version, task):
+    path = directory(exported, version, task)
+    assert set(content(path)) == {
+        "assets",
+        "assets.extra",
+        "assets.extra/irv2.json",
+        "saved_model.pb",
+        "tfhub_module.pb",
+        "variables",
+        "variables/variables.index",
+        DATA,
+    }
+    assert (path / "tfhub_module.pb").read_bytes() == b"\x08\x03"
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_variables_are_the_checkpoint_s(exported, tf, stand_in_checkpoint, task):
+    path = directory(exported, "v3", task) / "variables/variables"
+    shapes = dict(tf.train.list_variables(str(path)))
+    expected = {
+        name: list(value.shape)
+        for name, value in stand_in_checkpoint.items()
+        if not name.startswith("InceptionResnetV2/AuxLogits/")
+        and (task == CLASSIFICATION or not name.startswith("InceptionResnetV2/Logits/"))
+    }
+    assert shapes == expected
+
+
+def test_schema_and_tags(exported):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = directory(exported, "v1", CLASSIFICATION) / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    assert saved_model.saved_model_schema_version == 1
+    tags = [list(graph.meta_info_def.tags) for graph in saved_model.meta_graphs]
+    assert tags == [[], ["train"]]
+
+
+def test_same_checkpoint_same_bytes(exported, export_inputs, tmp_path):
+    hub_module.write(export_inputs, "v3", FEATURE_VECTOR, tmp_path / "again")
+    first = content(directory(exported, "v3", FEATURE_VECTOR))
+    assert content(tmp_path / "again") == first
+
+
+# What opening finds. That outputs and weights are the checkpoint's has been found by
+# whoever exported these modules.
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_facts(exported, stand_in_checkpoint, version, task):
+    opened = hub_module.open(directory(exported, version, task))
+    assert (opened.format, opened.task) == (version, task)
+    assert opened.checkpoint_identity == stand_in_checkpoint.identity
+    assert opened.is_stand_in
+    assert opened.image_size == ((299, 299) if version == "v1" else None)
+
+
+def test_outputs(exported, reference):
+    batch = images.generate(2, 75, 100, seed=5)
+    found = hub_module.open(directory(exported, "v3", CLASSIFICATION)).run(batch)
+    endpoints = {f"InceptionResnetV2/{name}" for name in ENDPOINTS[CLASSIFICATION]}
+    assert set(found) == {"logits", "train/feature_vector"} | endpoints
+    expected = reference.outputs(batch)
+    for name in found.keys() - {"train/feature_vector"}:
+        np.testing.assert_allclose(
+            found[name], expected[name], atol=2e-5 * np.abs(expected[name]).max()
+        )
+    assert found["InceptionResnetV2/global_pool"].shape == (2, 1, 1, 1536)
+    training = reference.outputs(batch, is_training=True)["feature_vector"]
+    np.testing.assert_allclose(
+        found["train/feature_vector"], training, atol=2e-4 * np.abs(training).max()
+    )
+
+
+def test_fixed_size_refuses_others(exported):
+    opened = hub_module.open(directory(exported, "v1", FEATURE_VECTOR))
+    with pytest.raises(ValueError, match="299"):
+        opened.run(images.generate(1, 224, 320))
+
+
+def test_single_changed_weight_shows(module, tf, stand_in_checkpoint):
+    values = {
+        name: stand_in_checkpoint[name]
+        for name, _ in tf.train.list_variables(str(module / "variables/variables"))
+    }
+    changed = values[WEIGHT].copy()
+    changed.flat[7] = np.nextafter(changed.flat[7], np.float32(np.inf))
+    values[WEIGHT] = changed
+    shutil.rmtree(module / "variables")
+    (module / "variables").mkdir()
+    tf.raw_ops.SaveV2(
+        prefix=str(module / "variables/variables"),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=list(values.values()),
+    )
+    found, allowed = hub_module.open(module).weights()[WEIGHT]
+    assert allowed == 0
+    assert np.count_nonzero(found != stand_in_checkpoint[WEIGHT]) == 1
+
+
+def test_module_of_another_publisher_has_no_record(module):
+    shutil.rmtree(module / "assets.extra")
+    opened = hub_module.open(module)
+    assert opened.checkpoint_identity is None
+    assert opened.is_stand_in is None
+
+
+# What is no module of ours
+
+
+def refused(module, match):
+    with pytest.raises(ArtifactError, match=match):
+        hub_module.open(module)
+
+
+def test_no_module(tmp_path):
+    refused(tmp_path, "is no TF1 Hub module")
+    refused(tmp_path / "missing", "is no TF1 Hub module")
+
+
+def test_other_module_format(module):
+    replace(module / "tfhub_module.pb", b"\x08\x04")
+    refused(module, "expected .* format 3")
+
+
+@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+def test_missing_file(module, name):
+    (module / name).unlink()
+    refused(module, "incomplete or damaged")
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.999])
+def test_truncated_graph(module, fraction):
+    path = module / "saved_model.pb"
+    whole = path.read_bytes()
+    replace(path, whole[: int(fraction * len(whole))])
+    refused(module, "damaged|tags")
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "changed"])
+def test_damaged_variables(module, damage):
+    path = module / DATA
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    if damage == "missing":
+        path.unlink()
+    elif damage == "truncated":
+        replace(path, whole[:middle])
+    else:
+        replace(path, whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    opened = hub_module.open(module)
+    with pytest.raises(ArtifactError, match="incomplete or damaged"):
+        opened.weights()
+    with pytest.raises(ArtifactError, match="incomplete or damaged"):
+        opened.run(images.generate(1, 75, 75))
+
+
+def test_record_that_does_not_fit(module):
+    path = module / provenance.RECORD
+    record = json.loads(path.read_text()) | {"format": "v1"}
+    replace(path, json.dumps(record).encode())
+    refused(module, "recorded as v1 of feature_vector, but")
+
+
+def test_missing_training_graph(module):
+    change_graphs(module, lambda saved_model: saved_model.meta_graphs.pop())
+    refused(module, "graphs with the tags")
+
+
+def test_other_network(module):
+    def change(saved_model):
+        for graph in saved_model.meta_graphs:
+            outputs = graph.signature_def["image_feature_vector"].outputs
+            outputs["InceptionV3/Mixed_7c"].CopyFrom(
+                outputs.pop("InceptionResnetV2/Mixed_7a")
+            )
+
+    change_graphs(module, change)
+    refused(module, "no module of inception_resnet_v2.*InceptionV3/Mixed_7c")
+
+
+def test_variable_that_is_not_in_the_file(module):
+    def change(saved_model):
+        graph = saved_model.meta_graphs[1].graph_def
+        (node,) = (node for node in graph.node if node.name == WEIGHT)
+        node.attr["shape"].shape.dim[0].size = 5
+
+    change_graphs(module, change)
+    refused(module, f"the variable {WEIGHT} of shape")

@@ -1,0 +1,229 @@
+"""v4 and v5 in the hands of today's TensorFlow and TF Hub."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+
+from exporters import images
+from exporters.artifact import ArtifactError
+from exporters.containers.saved_model import container as saved_model
+from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
+
+pytestmark = pytest.mark.slow
+
+MOVING_MEAN = "InceptionResnetV2/Conv2d_1a_3x3/BatchNorm/moving_mean"
+SMALL = images.generate(4, 96, 96, seed=3)
+
+
+@pytest.fixture(scope="module")
+def tf():
+    import tensorflow
+
+    return tensorflow
+
+
+@pytest.fixture
+def hub():
+    return pytest.importorskip("tensorflow_hub")
+
+
+def directory(exported, task, version):
+    return str(exported / f"inception_resnet_v2-{task}-{version}-stand-in")
+
+
+def variable(layer, name):
+    return next(v for v in layer.variables if v.name == f"{name}:0")
+
+
+@pytest.fixture(scope="module")
+def load(exported, tf):
+    """Loads v4 or v5 of a task, each once: loading takes ten seconds."""
+    return functools.cache(
+        lambda task, version: tf.saved_model.load(directory(exported, task, version))
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_interface(load, task):
+    model = load(task, "v4")
+    signatures = {
+        (trace.structured_input_signature[0][1:3])
+        for trace in model.__call__.concrete_functions
+    }
+    assert signatures == {(a, b) for a in (False, True) for b in (False, True)}
+    trace = model.__call__.concrete_functions[0]
+    inputs, _, _, momentum = trace.structured_input_signature[0]
+    assert inputs.shape.as_list() == [None, None, None, 3]
+    assert (inputs.name, momentum.name) == ("inputs", "batch_norm_momentum")
+    assert momentum.shape.rank == 0
+    names = trace.function_type.parameters.keys()
+    assert list(names) == [
+        "inputs",
+        "training",
+        "return_endpoints",
+        "batch_norm_momentum",
+    ]
+    has_classifier = task == CLASSIFICATION
+    assert len(model.variables) == 896 + 2 * has_classifier
+    assert len(model.trainable_variables) == 488 + 2 * has_classifier
+    assert len(model.regularization_losses) == 284 + 2 * has_classifier
+    assert not model.signatures
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_endpoints(load, task):
+    outputs = load(task, "v4")(SMALL, return_endpoints=True)
+    assert outputs.keys() == {"default"} | {
+        f"InceptionResnetV2/{name}" for name in ENDPOINTS[task]
+    }
+    assert len(outputs) == (14 if task == FEATURE_VECTOR else 17)
+    assert outputs["InceptionResnetV2/global_pool"].shape == (4, 1, 1, 1536)
+
+
+def test_regularization_losses(load, stand_in_checkpoint):
+    model = load(FEATURE_VECTOR, "v4")
+    found = sum(float(loss()) for loss in model.regularization_losses)
+    expected = sum(
+        4e-5 / 2 * float((value.astype(np.float64) ** 2).sum())
+        for name, value in stand_in_checkpoint.items()
+        if name.endswith(("/weights", "/biases"))
+        and not name.startswith(
+            ("InceptionResnetV2/AuxLogits", "InceptionResnetV2/Logits")
+        )
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_classifier_weights_in_feature_vector(exported, tf, task):
+    listed = tf.train.list_variables(
+        directory(exported, task, "v4") + "/variables/variables"
+    )
+    shapes = [shape for _, shape in listed]
+    assert ([1536, 1001] in shapes) == (task == CLASSIFICATION)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_serving_signature_by_op_name(exported, tf, task, reference):
+    path = directory(exported, task, "v5")
+    key = "feature_vector" if task == FEATURE_VECTOR else "logits"
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], path)
+        signature = loaded.signature_def["serving_default"]
+        assert {k: v.name for k, v in signature.inputs.items()} == {
+            "inputs": "serving_default_inputs:0"
+        }
+        assert {k: v.name for k, v in signature.outputs.items()} == {
+            key: "StatefulPartitionedCall:0"
+        }
+        found = session.run(
+            "StatefulPartitionedCall:0", {"serving_default_inputs:0": SMALL}
+        )
+    expected = reference.outputs(SMALL)[key]
+    assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_v4_has_no_signature_of_its_own(exported, tf):
+    path = directory(exported, FEATURE_VECTOR, "v4")
+    with tf.compat.v1.Session(graph=tf.Graph()) as session:
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], path)
+    assert set(loaded.signature_def) == {"__saved_model_init_op"}
+
+
+def test_fine_tuning_through_keras_layer(exported, tf, hub):
+    import tf_keras
+
+    tf_keras.utils.set_random_seed(0)
+    layer = hub.KerasLayer(
+        directory(exported, FEATURE_VECTOR, "v4"),
+        trainable=True,
+        arguments=dict(batch_norm_momentum=0.997),
+    )
+    head = tf_keras.layers.Dense(2, activation="softmax")
+    model = tf_keras.Sequential([layer, head])
+    model.build([None, 139, 139, 3])
+    assert len(layer.trainable_weights) == 488
+    assert len(layer.losses) == 284
+    model.compile(tf_keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy")
+    # Smaller images leave batch norm too few values in the last layers.
+    batch, labels = images.generate(4, 139, 139), np.array([0, 1, 0, 1])
+    losses = [model.train_on_batch(batch, labels) for _ in range(4)]
+    assert losses[-1] < losses[0] - 0.1
+
+
+def test_moving_averages_follow_the_momentum(hub, load):
+    """With momentum 0 an average becomes the statistic; 0.997 goes 0.3 % there."""
+    model = load(FEATURE_VECTOR, "v4")
+    initial = variable(model, MOVING_MEAN).numpy()
+
+    def after_one_step(**arguments):
+        layer = hub.KerasLayer(model, trainable=True, arguments=arguments)
+        variable(layer, MOVING_MEAN).assign(initial)
+        before = variable(layer, MOVING_MEAN).numpy()
+        layer(SMALL, training=True)
+        return before, variable(layer, MOVING_MEAN).numpy()
+
+    _, statistic = after_one_step(batch_norm_momentum=0.0)
+    for momentum, arguments in (
+        (0.997, dict(batch_norm_momentum=0.997)),
+        (0.5, dict(batch_norm_momentum=0.5)),
+        (0.99, {}),
+    ):
+        before, after = after_one_step(**arguments)
+        expected = momentum * before + (1 - momentum) * statistic
+        np.testing.assert_allclose(after, expected, rtol=0, atol=1e-6)
+        assert np.abs(after - before).max() > 1e-4
+
+
+def test_frozen_means_frozen(hub, load):
+    layer = hub.KerasLayer(load(FEATURE_VECTOR, "v4"), trainable=False)
+    before = [v.numpy() for v in layer.variables]
+    assert len(before) == 896
+    layer(SMALL, training=True)
+    layer(SMALL)
+    assert layer.trainable_weights == []
+    for old, new in zip(before, layer.variables):
+        np.testing.assert_array_equal(old, new.numpy())
+
+
+def test_persistent_gradient_tape(load, tf):
+    model = load(FEATURE_VECTOR, "v5")
+    with tf.GradientTape(persistent=True) as tape:
+        features = model(SMALL, training=True, batch_norm_momentum=0.9)
+        first = tf.reduce_sum(features)
+        second = tf.reduce_sum(features**2)
+    for loss in (first, second, first):
+        gradients = tape.gradient(loss, model.trainable_variables)
+        assert all(gradient is not None for gradient in gradients)
+        assert any(np.abs(gradient.numpy()).max() > 0 for gradient in gradients)
+
+
+def test_endpoints_through_keras_layer(hub, load):
+    layer = hub.KerasLayer(
+        load(FEATURE_VECTOR, "v4"),
+        arguments=dict(return_endpoints=True, batch_norm_momentum=0.9),
+    )
+    outputs = layer(SMALL)
+    assert len(outputs) == 14
+    assert outputs["default"].shape == (4, 1536)
+
+
+def test_says_that_it_is_a_stand_in(exported, stand_in_checkpoint):
+    path = exported / "inception_resnet_v2-feature_vector-v5-stand-in"
+    record = json.loads((path / "assets.extra" / "irv2.json").read_text())
+    assert record["stand_in"] is True
+    assert record["checkpoint_identity"] == stand_in_checkpoint.identity
+
+
+def test_foreign_saved_model_is_refused(tmp_path, tf):
+    tf.saved_model.save(tf.train.Checkpoint(v=tf.Variable(1.0)), str(tmp_path / "m"))
+    with pytest.raises(ArtifactError, match="not of inception_resnet_v2"):
+        saved_model.open(tmp_path / "m")
+
+
+def test_damaged_saved_model_is_refused(tmp_path):
+    (tmp_path / "saved_model.pb").write_bytes(b"\x08\x01garbage")
+    with pytest.raises(ArtifactError, match=str(tmp_path)):
+        saved_model.open(tmp_path)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from exporters import inference_graph
 from exporters.artifact import (
     ArtifactError,
     ExportError,
@@ -23,13 +22,14 @@ from exporters.artifact import (
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
 from exporters.labels import labels
+from exporters.network import folding, layers
 from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR
 
 FLOAT32, FLOAT16, INT8 = FORMATS = ("onnx-float32", "onnx-float16", "onnx-int8")
 
 _OUTPUTS = {
-    FEATURE_VECTOR: ("feature_vector", "InceptionResnetV2/PreLogitsFlatten"),
-    CLASSIFICATION: ("logits", "InceptionResnetV2/Logits"),
+    FEATURE_VECTOR: ("feature_vector", "PreLogitsFlatten"),
+    CLASSIFICATION: ("logits", "Logits"),
 }
 """Task -> name of its output, and the endpoint that this is."""
 
@@ -55,8 +55,7 @@ def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None
     output, endpoint = _OUTPUTS[task]
     outputs = {output: endpoint}
     if options.endpoints:
-        names = [f"InceptionResnetV2/{endpoint}" for endpoint in ENDPOINTS[task]]
-        outputs |= {name: name for name in names}
+        outputs |= {f"InceptionResnetV2/{name}": name for name in ENDPOINTS[task]}
     graph = nodes.select(_network(inputs), outputs)
     if format_name == FLOAT16:
         graph = nodes.to_float16(graph)
@@ -75,11 +74,9 @@ def _network(inputs: ExportInputs) -> OnnxGraph:
     """Converts the network with all endpoints, once for all formats and tasks."""
     key = f"onnx/{inputs.options.nchw}"
     if key not in inputs.shared:
-        names = [f"InceptionResnetV2/{name}" for name in ENDPOINTS[CLASSIFICATION]]
-        graph = inference_graph.build(
-            inputs.graphs.get(), inputs.checkpoint, CLASSIFICATION, tuple(names)
-        )
-        inputs.shared[key] = nodes.convert(graph, nchw=inputs.options.nchw)
+        network = layers.inception_resnet_v2()
+        weights = folding.fold(network, inputs.checkpoint)
+        inputs.shared[key] = nodes.convert(network, weights, nchw=inputs.options.nchw)
     return inputs.shared[key]
 
 
@@ -186,7 +183,9 @@ def _weights(path: Path) -> dict[str, tuple[np.ndarray, Any]]:
     for tensor in onnx.load(path).graph.initializer:
         array = numpy_helper.to_array(tensor)
         is_kernel = array.ndim == 4
-        arrays[tensor.name] = array.transpose(nodes.TO_HWIO) if is_kernel else array
+        arrays[tensor.name] = (
+            layers.transpose(array, "OIHW", "HWIO") if is_kernel else array
+        )
     try:
         return {
             name: _dequantized(name, arrays)

@@ -1,4 +1,4 @@
-"""The network as ONNX nodes: a converter for the ops of an inference graph.
+"""The network as ONNX nodes.
 
 Layouts change on the way: TensorFlow's activations are [batch, height, width, depth],
 ONNX's [batch, depth, height, width]. Only the input, unless it is NCHW already, and
@@ -8,17 +8,29 @@ endpoints shown as outputs are transposed; everything between is NCHW throughout
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
 from exporters.artifact import ExportError
-from exporters.inference_graph import InferenceGraph
+from exporters.network.folding import Weights
+from exporters.network.layers import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalMean,
+    Layer,
+    Network,
+    Pool,
+    Softmax,
+    transpose,
+)
 
 if TYPE_CHECKING:
     import onnx
-    import tensorflow as tf
 
 INPUT = "images"
 FIRST_LAYER = "InceptionResnetV2/InceptionResnetV2/Conv2d_1a_3x3/"
@@ -26,8 +38,6 @@ FIRST_LAYER = "InceptionResnetV2/InceptionResnetV2/Conv2d_1a_3x3/"
 
 TO_NCHW = (0, 3, 1, 2)
 TO_NHWC = (0, 2, 3, 1)
-TO_OIHW = (3, 2, 0, 1)
-TO_HWIO = (2, 3, 1, 0)
 
 _RANK_2 = frozenset({"Flatten", "Gemm", "Softmax"})
 """Ops whose output is [batch, depth]; that of the others is [batch, depth, h, w]."""
@@ -66,40 +76,96 @@ def with_inputs(node: onnx.NodeProto, renamed: Mapping[str, str]) -> onnx.NodePr
     return copy
 
 
-def convert(graph: InferenceGraph, *, nchw: bool = False) -> OnnxGraph:
-    """Converts an inference graph; values and weights keep their names in it.
+def convert(
+    network: Network, weights: Mapping[str, Weights], *, nchw: bool = False
+) -> OnnxGraph:
+    """Converts a network.
 
     Args:
-      graph: of fixed or variable image size.
-      nchw: whether the ONNX graph's input is [batch, 3, height, width].
+      network: its endpoints become the graph's outputs.
+      weights: of its layers, by scope.
+      nchw: whether the graph's input is [batch, 3, height, width].
 
     Raises:
-      ValueError: the graph has an op, or an attribute of one, that does not convert.
+      ValueError: ONNX cannot express the padding of a layer for all image sizes.
     """
-    import tensorflow.compat.v1 as tf
+    nodes: list[onnx.NodeProto] = []
+    if not nchw:
+        nodes.append(make_node("Transpose", [INPUT], network.input, perm=TO_NCHW))
+    for layer in network.layers:
+        nodes += _nodes(layer)
+    if nchw:
+        nodes = [with_inputs(node, {network.input: INPUT}) for node in nodes]
+    arrays = {}
+    for layer in network.weighted:
+        kernel = weights[layer.scope].kernel
+        if isinstance(layer, Conv):
+            kernel = transpose(kernel, "HWIO", "OIHW")
+        arrays[f"{layer.scope}/weights"] = kernel
+        arrays[f"{layer.scope}/biases"] = weights[layer.scope].bias
+    return OnnxGraph(nodes, arrays, dict(network.endpoints))
 
-    nodes: dict[str, onnx.NodeProto] = {}
-    constants: dict[str, np.ndarray] = {}
-    for node in graph.graph_def.node:
-        name = node.name
-        inputs = [INPUT if nchw and i == graph.images else i for i in node.input]
-        if node.op == "Const":
-            constants[name] = tf.make_ndarray(node.attr["value"].tensor)
-        elif node.op == "Placeholder":
-            if not nchw:
-                nodes[name] = make_node("Transpose", [INPUT], name, perm=TO_NCHW)
-        elif node.op == "BiasAdd":  # Becomes the third input of the Conv or Gemm.
-            linear = nodes.pop(inputs[0])
-            linear.input.append(inputs[1])
-            linear.name = linear.output[0] = name
-            nodes[name] = linear
-        elif node.op in _CONVERTERS:
-            nodes[name] = _CONVERTERS[node.op](node, inputs, constants)
-        else:
-            raise ValueError(f"{name} is a {node.op}, for which no ONNX op is known.")
-    used = {name for node in nodes.values() for name in node.input}
-    weights = {name: array for name, array in constants.items() if name in used}
-    return OnnxGraph(list(nodes.values()), weights, dict(graph.outputs))
+
+def _nodes(layer: Layer) -> Iterator[onnx.NodeProto]:
+    """The nodes of a layer; the last one has its name."""
+    match layer:
+        case Conv(name, x, scope):
+            inputs = [x, f"{scope}/weights", f"{scope}/biases"]
+            sum_ = _before_relu(layer)
+            yield make_node("Conv", inputs, sum_, **_window(layer))
+            if layer.relu:
+                yield make_node("Relu", [sum_], name)
+        case Pool(name, x, kind):
+            if kind == "max":
+                yield make_node("MaxPool", [x], name, **_window(layer))
+            else:
+                window = _window(layer)
+                yield make_node("AveragePool", [x], name, count_include_pad=0, **window)
+        case Concat(name, inputs):
+            yield make_node("Concat", inputs, name, axis=1)
+        case Add(name, inputs, relu):
+            sum_ = f"{name.removesuffix('/Relu')}/add" if relu else name
+            yield make_node("Add", inputs, sum_)
+            if relu:
+                yield make_node("Relu", [sum_], name)
+        case GlobalMean(name, x):
+            yield make_node("GlobalAveragePool", [x], name)
+        case Flatten(name, x):
+            yield make_node("Flatten", [x], name, axis=1)
+        case Dense(name, x, scope):
+            yield make_node("Gemm", [x, f"{scope}/weights", f"{scope}/biases"], name)
+        case Softmax(name, x):
+            yield make_node("Softmax", [x], name)
+        case _:
+            assert_never(layer)
+
+
+def _before_relu(layer: Conv) -> str:
+    """The name of TF-Slim's op whose output is rectified."""
+    if not layer.relu:
+        return layer.name
+    op = "BatchNorm/FusedBatchNormV3" if layer.normalized else "BiasAdd"
+    return f"{layer.name.removesuffix('/Relu')}/{op}"
+
+
+def _window(layer: Conv | Pool) -> dict[str, list[int]]:
+    """Attributes that ONNX's Conv, MaxPool and AveragePool have in common.
+
+    TensorFlow's "SAME" pads by an amount that depends on the image size, unless the
+    stride is 1; if the window is odd as well, both sides are padded alike.
+    """
+    height, width = layer.window
+    if layer.padding == "VALID":
+        pads = [0, 0, 0, 0]
+    elif layer.stride == 1 and height % 2 and width % 2:
+        pads = [height // 2, width // 2] * 2
+    else:
+        raise ValueError(
+            f"{layer.name} has padding SAME, window {height} x {width} and stride "
+            f"{layer.stride}. Of SAME, only stride 1 and odd windows convert."
+        )
+    strides = [layer.stride, layer.stride]
+    return {"kernel_shape": [height, width], "pads": pads, "strides": strides}
 
 
 def select(graph: OnnxGraph, outputs: Mapping[str, str]) -> OnnxGraph:
@@ -170,103 +236,3 @@ def to_float16(graph: OnnxGraph) -> OnnxGraph:
         nodes[node.name] = with_inputs(node, {i: cast(i, single) for i in node.input})
         is_single[node.name] = single
     return OnnxGraph(list(nodes.values()), weights, graph.outputs)
-
-
-def _convolution(node: tf.NodeDef, inputs: list[str], constants: dict) -> Any:
-    _, kernel = inputs
-    height, width, _, _ = constants[kernel].shape
-    constants[kernel] = constants[kernel].transpose(TO_OIHW)
-    return make_node("Conv", inputs, node.name, **_window(node, height, width))
-
-
-def _max_pool(node: tf.NodeDef, inputs: list[str], constants: dict) -> Any:
-    _, height, width, _ = node.attr["ksize"].list.i
-    return make_node("MaxPool", inputs, node.name, **_window(node, height, width))
-
-
-def _average_pool(node: tf.NodeDef, inputs: list[str], constants: dict) -> Any:
-    _, height, width, _ = node.attr["ksize"].list.i
-    window = _window(node, height, width)
-    return make_node("AveragePool", inputs, node.name, count_include_pad=0, **window)
-
-
-def _window(node: tf.NodeDef, height: int, width: int) -> dict[str, list[int]]:
-    """Attributes that ONNX's Conv, MaxPool and AveragePool have in common.
-
-    TensorFlow's "SAME" pads by an amount that depends on the image size, unless the
-    stride is 1; if the window is odd as well, both sides are padded alike.
-    """
-    strides = list(node.attr["strides"].list.i[1:3])
-    padding = node.attr["padding"].s.decode()
-    pads_both_sides_alike = strides == [1, 1] and height % 2 and width % 2
-    if padding == "VALID":
-        pads = [0, 0, 0, 0]
-    elif padding == "SAME" and pads_both_sides_alike:
-        pads = [height // 2, width // 2] * 2
-    else:
-        raise ValueError(
-            f"{node.name} has padding {padding}, window {height} x {width} and strides "
-            f"{strides}. Only VALID, and SAME with stride 1 and odd window, convert."
-        )
-    layout = node.attr["data_format"].s.decode() or "NHWC"
-    dilations = set(node.attr["dilations"].list.i)
-    if layout != "NHWC" or not dilations <= {1}:
-        raise ValueError(
-            f"{node.name} has layout {layout} and dilations {sorted(dilations)}. Only "
-            "NHWC without dilation converts."
-        )
-    return {"kernel_shape": [height, width], "pads": pads, "strides": strides}
-
-
-def _global_average_pool(node: tf.NodeDef, inputs: list[str], constants: dict) -> Any:
-    value, axes_name = inputs
-    axes = sorted(constants[axes_name].ravel())
-    if axes != [1, 2] or not node.attr["keep_dims"].b:
-        raise ValueError(
-            f"{node.name} is a mean over axes {axes}. Only one over height and width "
-            "that keeps both converts."
-        )
-    return make_node("GlobalAveragePool", [value], node.name)
-
-
-def _concat(node: tf.NodeDef, inputs: list[str], constants: dict) -> Any:
-    *values, axis_name = inputs
-    axis = int(constants[axis_name])
-    if axis not in (3, -1):
-        raise ValueError(
-            f"{node.name} concatenates along axis {axis}. Only depth converts."
-        )
-    return make_node("Concat", values, node.name, axis=1)
-
-
-def _flatten(node: tf.NodeDef, inputs: list[str], constants: dict) -> Any:
-    axes = sorted(node.attr["squeeze_dims"].list.i)
-    if axes != [1, 2]:
-        raise ValueError(
-            f"{node.name} squeezes axes {axes}. Only height and width convert."
-        )
-    return make_node("Flatten", inputs, node.name, axis=1)
-
-
-def _gemm(node: tf.NodeDef, inputs: list[str], constants: dict) -> Any:
-    if node.attr["transpose_a"].b or node.attr["transpose_b"].b:
-        raise ValueError(f"{node.name} multiplies transposed matrices.")
-    return make_node("Gemm", inputs, node.name)
-
-
-def _renamed(op_type: str) -> Callable[..., onnx.NodeProto]:
-    return lambda node, inputs, constants: make_node(op_type, inputs, node.name)
-
-
-_CONVERTERS: dict[str, Callable[[tf.NodeDef, list[str], dict], onnx.NodeProto]] = {
-    "Conv2D": _convolution,
-    "Relu": _renamed("Relu"),
-    "MaxPool": _max_pool,
-    "AvgPool": _average_pool,
-    "Mean": _global_average_pool,
-    "ConcatV2": _concat,
-    "AddV2": _renamed("Add"),
-    "Squeeze": _flatten,
-    "MatMul": _gemm,
-    "Softmax": _renamed("Softmax"),
-}

@@ -1,128 +1,88 @@
-"""What writers are given and what openers return, the same for every format."""
+"""An artifact in the hands of its consumer's library, the same for every format."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
-from checkpoints.reader import Checkpoint
-from exporters.network import inception_resnet_v2 as network
-from exporters.network.graphs import NetworkGraphs
-
-MAXIMUM_IMAGE_SIZE = 2048
-"""In pixels; keeps the memory that comparing takes in bounds."""
-
-
-class ExportError(Exception):
-    """An option or input that no artifact can be made of."""
-
-
-class ArtifactError(Exception):
-    """A path that holds no readable artifact of a known format."""
+from exporters.network.quantization import Quantization
+from exporters.network.tasks import Task
+from exporters.record import Record
 
 
 @dataclasses.dataclass(frozen=True)
-class CalibrationImages:
-    """Images that quantization takes its activation ranges from.
+class Output:
+    """What one output of an artifact should be.
 
     Attributes:
-      images: float32 [count, height, width, 3] in [0, 1].
-      description: where they come from, for the manifest and the screen.
+      value: name of the reference's value that it equals; see
+        `exporters.reference.Reference.outputs`.
+      is_training: whether it is normalized by the statistics of the batch.
     """
 
-    images: np.ndarray
-    description: str
+    value: str
+    is_training: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportOptions:
-    """Choices of the deployable formats; the published formats have none.
+class StoredWeight:
+    """A weight as an artifact holds it.
 
     Attributes:
-      image_size: (height, width) in pixels; None leaves both to each batch (ONNX).
-      nchw: input as [batch, 3, height, width] instead of NHWC (ONNX).
-      endpoints: show the endpoints as outputs too (ONNX).
-      softmax: probabilities instead of logits (TFLite classification).
-      integer_type: "float32", "uint8" or "int8": type of input and output of the full
-        int8 TFLite.
-      signed_input: images in [-1, 1], as the published TFLite took them (TFLite).
+      values: float32, float16, int8 or int32, in TensorFlow's layout.
+      quantization: what integers stand for, None for floats.
     """
 
-    image_size: tuple[int, int] | None = (
-        network.DEFAULT_IMAGE_SIZE,
-        network.DEFAULT_IMAGE_SIZE,
-    )
-    nchw: bool = False
-    endpoints: bool = False
-    softmax: bool = False
-    integer_type: str = "float32"
-    signed_input: bool = False
+    values: np.ndarray
+    quantization: Quantization | None = None
 
-    def __post_init__(self) -> None:
-        """Refuses sizes that the network or a comparison cannot take.
 
-        Raises:
-          ExportError: the image size is out of range.
-        """
-        smallest, largest = network.MINIMUM_IMAGE_SIZE, MAXIMUM_IMAGE_SIZE
-        if self.image_size and not all(
-            smallest <= pixels <= largest for pixels in self.image_size
-        ):
-            height, width = self.image_size
-            raise ExportError(
-                f"image size {height} x {width}: expected at least {smallest} x "
-                f"{smallest} pixels, at most {largest} x {largest}"
-            )
+def _nothing() -> None:
+    """What there is to close by default."""
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportInputs:
-    """What every writer starts from.
+class OpenedArtifact(contextlib.AbstractContextManager):
+    """An artifact opened by its consumer's library; a context that closes it.
 
     Attributes:
-      checkpoint: the weights, checked.
-      graphs: the network's graphs, shared by all formats of one run.
-      options: choices of the user.
-      calibration: images for the quantized formats.
-      shared: results that formats of one run share, by a key of the format module's.
-    """
-
-    checkpoint: Checkpoint
-    graphs: NetworkGraphs
-    options: ExportOptions
-    calibration: CalibrationImages
-    shared: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class OpenedArtifact:
-    """An artifact in the hands of its consumer library.
-
-    Attributes:
-      format: name of its row in `exporters.formats`, read from the artifact itself.
-      task: "feature_vector" or "classification".
-      checkpoint_identity: as the artifact says, None if it does not.
-      is_stand_in: as the artifact says, None if it does not.
+      format: name of its row in `exporters.formats`.
+      task: what it is for.
+      record: what it says about itself, None if another tool made it.
       image_size: the (height, width) it is bound to, None if any will do.
+      outputs: name -> what it should be, of all that `run` returns; the task's own
+        output comes first.
       run: images, float32 [batch, height, width, 3] in [0, 1] -> output name -> array.
-      weights: returns name -> (value, allowed absolute error). Names are those of the
-        checkpoint, or of `exporters.inference_graph.folded_weights` if `is_folded`.
+      weights: returns name -> weight, as the checkpoint names them; or, if `is_folded`,
+        "<scope>/weights" and "<scope>/biases" for each layer.
+      activations: returns layer -> the quantization of its output, for those that are
+        quantized.
+      input_range: values of black and white in the images that the file itself takes.
       is_folded: whether batch norm is folded into the weights.
+      check: returns in words what else is wrong, that outputs and weights do not show.
+      close: frees what the library holds.
     """
 
     format: str
-    task: str
-    checkpoint_identity: str | None
-    is_stand_in: bool | None
+    task: Task
+    record: Record | None
     image_size: tuple[int, int] | None
+    outputs: Mapping[str, Output]
     run: Callable[[np.ndarray], Mapping[str, np.ndarray]]
-    weights: Callable[[], Mapping[str, tuple[np.ndarray, Any]]]
+    weights: Callable[[], Mapping[str, StoredWeight]]
+    activations: Callable[[], Mapping[str, Quantization]] = dict
+    input_range: tuple[float, float] = (0.0, 1.0)
     is_folded: bool = False
+    check: Callable[[], list[str]] = list
+    close: Callable[[], None] = _nothing
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an exception's message, short enough for ours."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """The first line of an exception's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterable
+import mmap
+import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from exporters import manifest
-from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact
-from exporters.network.graphs import TASKS
+from checkpoints import wire
+from exporters.artifact import OpenedArtifact
+from exporters.build import Build
+from exporters.containers.hub_module.versions import V1, V3
+from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
+from exporters.errors import ArtifactError, UnknownFormatError
+from exporters.network.quantization import Precision
+from exporters.network.tasks import TASKS, Task
+from exporters.parity import Tolerance
+from exporters.record import Record
 
 MODEL = "inception_resnet_v2"
 PUBLISHER_URL = f"https://tfhub.dev/google/imagenet/{MODEL}"
 
 
 @dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """How far an artifact may be from the TF-Slim graph it was made of.
-
-    Attributes:
-      max_error: largest absolute error allowed, relative to the output's largest
-        magnitude.
-      min_cosine: smallest cosine allowed between an image's output and its reference.
-    """
-
-    max_error: float
-    min_cosine: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Container:
-    """A container format, and the module with the functions `write` and `open` for it.
+    """A container format.
 
     Attributes:
-      module: name of the module.
+      module: name of the module with `write(build, variant, task, record, path)` and
+        `open(path)`. It is loaded when it is used, and its libraries with it.
       suffix: file suffix; empty for a directory.
       holds: whether a path looks like this container, judged by its content.
       needs_image_size: whether an artifact is bound to the size of its images.
@@ -45,10 +43,6 @@ class Container:
     holds: Callable[[Path], bool]
     needs_image_size: bool = False
 
-    def open(self, path: Path) -> OpenedArtifact:
-        """Opens an artifact with its consumer's library."""
-        return importlib.import_module(self.module).open(path)
-
 
 @dataclasses.dataclass(frozen=True)
 class Format:
@@ -57,36 +51,46 @@ class Format:
     Attributes:
       name: as users type it.
       container: what it is stored in.
+      variant: what sets it apart from others in its container, for its `write`.
       summary: one line for users.
       tolerance: what `irv2 verify` asks of it.
       published_version: version in the handle it was published under, if it was.
       options: the fields of `ExportOptions` that it heeds.
-      is_quantized: whether activations are quantized, by ranges from images.
     """
 
     name: str
     container: Container
+    variant: Any
     summary: str
     tolerance: Tolerance
     published_version: int | None = None
     options: tuple[str, ...] = ()
-    is_quantized: bool = False
 
-    def write(self, inputs: ExportInputs, task: str, path: Path) -> None:
+    @property
+    def precision(self) -> Precision | None:
+        """In what numbers it is; None if it holds the checkpoint's variables."""
+        return self.variant if isinstance(self.variant, Precision) else None
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether calibration images have a part in it."""
+        return bool(self.precision and self.precision.activations != "float32")
+
+    def write(self, build: Build, task: Task, record: Record, path: Path) -> None:
         """Writes the artifact of a task at `path`."""
         module = importlib.import_module(self.container.module)
-        module.write(inputs, self.name, task, path)
+        module.write(build, self.variant, task, record, path)
 
-    def handle(self, task: str) -> str | None:
+    def handle(self, task_name: str) -> str | None:
         """The URL that TF Hub knew the artifact by."""
         if self.published_version is None:
             return None
-        return f"{PUBLISHER_URL}/{task}/{self.published_version}"
+        return f"{PUBLISHER_URL}/{task_name}/{self.published_version}"
 
-    def artifact_name(self, task: str, is_stand_in: bool) -> str:
+    def artifact_name(self, task: Task, is_stand_in: bool) -> str:
         """File or directory name of an artifact."""
         mark = "-stand-in" if is_stand_in else ""
-        return f"{MODEL}-{task}-{self.name}{mark}{self.container.suffix}"
+        return f"{MODEL}-{task.name}-{self.name}{mark}{self.container.suffix}"
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -101,10 +105,22 @@ def _is_tflite(path: Path) -> bool:
 
 
 def _is_onnx(path: Path) -> bool:
-    """A ModelProto starts with its field 1, the IR version: a small number."""
-    first = _first_bytes(path)
-    return len(first) > 1 and first[0] == 8 and first[1] < 32
+    """Whether a file's fields are those of a ModelProto.
 
+    It starts with the number of its IR version, as a SavedModel does with that of its
+    schema; only the former has a graph, field 7, and only once.
+    """
+    if _first_bytes(path)[:1] != b"\x08":
+        return False
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    numbers: set[int] = set()
+    with contextlib.suppress(wire.WireError):
+        numbers.update(number for number, _ in wire.fields(memoryview(content)))
+    return _ONNX_GRAPH in numbers
+
+
+_ONNX_GRAPH = 7
 
 _HUB_MODULE = Container(
     "exporters.containers.hub_module.container",
@@ -129,8 +145,15 @@ _EXACT = Tolerance(max_error=2e-5, min_cosine=0.999999)
 _HALF = Tolerance(max_error=2e-2, min_cosine=0.999)
 # Logits of a stand-in, whose classifier is random, have the most noise: 0.97. Gross
 # faults, such as wrong scales of residuals, are below this; finer ones hide in the noise
-# of quantization, and are found by comparing every weight.
+# of quantization, and are found by comparing every weight and every scale.
 _QUANTIZED = Tolerance(max_error=0.25, min_cosine=0.95)
+
+_FLOAT32 = Precision()
+# The first kernels look for small differences between neighbouring pixels, in which the
+# rounding of images and kernels would be most of the error.
+_FIRST = ("Conv2d_1a_3x3",)
+_STEM = (*_FIRST, "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_3a_3x3", "Conv2d_3b_1x1")
+_HEAD = ("global_pool", "PreLogitsFlatten", "Logits", "Predictions")
 
 _ONNX_OPTIONS = ("image_size", "nchw", "endpoints")
 _TFLITE_OPTIONS = ("image_size", "softmax", "signed_input")
@@ -138,14 +161,29 @@ _TFLITE_OPTIONS = ("image_size", "softmax", "signed_input")
 FORMATS = {
     row.name: row
     for row in (
-        Format("v1", _HUB_MODULE, "TF1 hub.Module, fixed 299 x 299", _EXACT, 1),
-        Format("v3", _HUB_MODULE, "TF1 hub.Module, any image size", _EXACT, 3),
-        Format("v4", _SAVED_MODEL, "TF2 SavedModel for hub.KerasLayer", _EXACT, 4),
-        Format("v5", _SAVED_MODEL, "v4 with a serving signature", _EXACT, 5),
-        Format("onnx-float32", _ONNX, "ONNX", _EXACT, options=_ONNX_OPTIONS),
+        Format("v1", _HUB_MODULE, V1, "TF1 hub.Module, fixed 299 x 299", _EXACT, 1),
+        Format("v3", _HUB_MODULE, V3, "TF1 hub.Module, any image size", _EXACT, 3),
+        Format(
+            "v4",
+            _SAVED_MODEL,
+            WITHOUT_SIGNATURE,
+            "TF2 SavedModel for hub.KerasLayer",
+            _EXACT,
+            4,
+        ),
+        Format(
+            "v5",
+            _SAVED_MODEL,
+            WITH_SIGNATURE,
+            "v4 with a serving signature",
+            _EXACT,
+            5,
+        ),
+        Format("onnx-float32", _ONNX, _FLOAT32, "ONNX", _EXACT, options=_ONNX_OPTIONS),
         Format(
             "onnx-float16",
             _ONNX,
+            Precision("float16", "float16", in_float=_FIRST),
             "ONNX in half precision",
             _HALF,
             options=_ONNX_OPTIONS,
@@ -153,15 +191,23 @@ FORMATS = {
         Format(
             "onnx-int8",
             _ONNX,
+            Precision("int8", "int8", in_float=_STEM + _HEAD),
             "ONNX quantized (QDQ, per channel)",
             _QUANTIZED,
             options=_ONNX_OPTIONS,
-            is_quantized=True,
         ),
-        Format("tflite-float32", _TFLITE, "TFLite", _EXACT, options=_TFLITE_OPTIONS),
+        Format(
+            "tflite-float32",
+            _TFLITE,
+            _FLOAT32,
+            "TFLite",
+            _EXACT,
+            options=_TFLITE_OPTIONS,
+        ),
         Format(
             "tflite-float16",
             _TFLITE,
+            Precision("float16"),
             "TFLite, float16 weights",
             _HALF,
             options=_TFLITE_OPTIONS,
@@ -169,6 +215,7 @@ FORMATS = {
         Format(
             "tflite-dynamic-int8",
             _TFLITE,
+            Precision("int8", in_float=_FIRST),
             "TFLite, int8 weights",
             _QUANTIZED,
             options=_TFLITE_OPTIONS,
@@ -176,93 +223,85 @@ FORMATS = {
         Format(
             "tflite-int8",
             _TFLITE,
+            Precision("int8", "int8"),
             "TFLite quantized throughout",
             _QUANTIZED,
             options=(*_TFLITE_OPTIONS, "integer_type"),
-            is_quantized=True,
         ),
     )
 }
 
 
-class UnknownFormatError(Exception):
-    """A format or task name that is not in the table."""
-
-
-def select(names: list[str] | None) -> list[Format]:
+def select(
+    names: Iterable[str] | None, table: Mapping[str, Format] = FORMATS
+) -> list[Format]:
     """Returns the rows with these names, all rows for None.
 
     Raises:
       UnknownFormatError: a name is not in the table.
     """
     if names is None:
-        return list(FORMATS.values())
-    unknown = [name for name in names if name not in FORMATS]
+        return list(table.values())
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in table]
     if unknown:
         raise UnknownFormatError(
             f"unknown format {', '.join(map(repr, unknown))}; there are: "
-            f"{', '.join(FORMATS)}"
+            f"{', '.join(table)}"
         )
-    return [FORMATS[name] for name in dict.fromkeys(names)]
+    return [table[name] for name in names]
 
 
-def select_tasks(names: list[str] | None) -> list[str]:
+def select_tasks(names: Iterable[str] | None) -> list[Task]:
     """Returns the tasks with these names, all for None.
 
     Raises:
       UnknownFormatError: there is no task of a name.
     """
-    unknown = [name for name in names or [] if name not in TASKS]
+    if names is None:
+        return list(TASKS.values())
+    names = list(dict.fromkeys(names))
+    unknown = [name for name in names if name not in TASKS]
     if unknown:
         raise UnknownFormatError(
             f"unknown task {', '.join(map(repr, unknown))}; there are: "
             f"{', '.join(TASKS)}"
         )
-    return list(dict.fromkeys(names)) if names else list(TASKS)
+    return [TASKS[name] for name in names]
 
 
-def container_of(path: Path) -> Container:
-    """Finds out what kind of artifact a path holds.
-
-    Raises:
-      ArtifactError: nothing that the table knows.
-    """
-    for container in CONTAINERS:
-        if container.holds(path):
-            return container
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist. Expected an exported artifact.")
-    raise ArtifactError(
-        f"{path} is no artifact of a known format. Expected a directory with "
-        "saved_model.pb, an .onnx file or a .tflite file."
-    )
+def container_of(path: Path, table: Mapping[str, Format] = FORMATS) -> Container | None:
+    """Finds out what kind of artifact a path holds, by its content; None for none."""
+    containers = dict.fromkeys(row.container for row in table.values())
+    return next((kind for kind in containers if kind.holds(path)), None)
 
 
-def artifacts_in(paths: Iterable[Path]) -> list[Path]:
-    """Returns the artifacts among paths, and those in paths that are directories.
+def open_artifact(
+    path: Path, table: Mapping[str, Format] = FORMATS
+) -> tuple[OpenedArtifact, Format]:
+    """Opens an artifact with its consumer's library.
 
-    In a directory, whatever has a manifest counts, even if it is damaged or gone.
+    Returns:
+      The artifact, to be closed after use, and its row of the table.
 
     Raises:
-      ArtifactError: a path is no artifact, and holds none.
+      ArtifactError: the path holds nothing that the table knows, or it is damaged.
     """
-    found = []
-    for path in paths:
-        if path.is_dir() and not any(kind.holds(path) for kind in CONTAINERS):
-            inside = {
-                child
-                for child in path.iterdir()
-                if not child.name.startswith(".")
-                and any(kind.holds(child) for kind in CONTAINERS)
-            }
-            inside |= {
-                child.with_name(child.name.removesuffix(manifest.SUFFIX))
-                for child in path.glob(f"*{manifest.SUFFIX}")
-            }
-            if not inside:
-                raise ArtifactError(f"{path} is no artifact, and holds none.")
-            found += sorted(inside)
-        else:
-            container_of(path)
-            found.append(path)
-    return found
+    container = container_of(path, table)
+    if container is None:
+        if not os.path.lexists(path):
+            raise ArtifactError(f"{path} does not exist. Expected an artifact.")
+        raise ArtifactError(
+            f"{path} is no artifact of a known format. Expected a directory with "
+            "saved_model.pb, an .onnx file or a .tflite file."
+        )
+    artifact = importlib.import_module(container.module).open(path)
+    row = table.get(artifact.format)
+    if row is None or row.container is not container:
+        artifact.close()
+        raise ArtifactError(
+            f"{path} says that it is {artifact.format!r}, which is no format of its "
+            f"kind; there are: {', '.join(table)}. It was changed, or made by another "
+            "version of irv2."
+        )
+    return artifact, row

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 from pathlib import Path
 from typing import Any
 
+from checkpoints import files
 from checkpoints.reader import Checkpoint
-from exporters.artifact import ArtifactError, first_line
+from exporters.artifact import first_line
+from exporters.errors import ArtifactError
+from exporters.record import Record
 
 _LIBRARIES = (
     "tensorflow",
@@ -29,25 +30,28 @@ def path_of(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + SUFFIX)
 
 
-def describe(artifact: Path, checkpoint: Checkpoint, **facts: Any) -> dict[str, Any]:
+def artifact_of(path: Path) -> Path:
+    """Whose manifest a path is."""
+    return path.with_name(path.name.removesuffix(SUFFIX))
+
+
+def describe(
+    artifact: Path, checkpoint: Checkpoint, record: Record, **facts: Any
+) -> dict[str, Any]:
     """Returns the manifest of an artifact that was just made.
 
     Args:
       artifact: the file or directory.
       checkpoint: what it was made of.
+      record: what it says about itself.
       **facts: what else the manifest says, as JSON values.
     """
     return {
+        **record.as_dict(),
         **facts,
-        "checkpoint": {
-            "file": checkpoint.path.name,
-            "container": checkpoint.container,
-            "identity": checkpoint.identity,
-            "provenance": checkpoint.provenance.value,
-        },
-        "stand_in": checkpoint.is_stand_in,
+        "checkpoint": {"file": checkpoint.path.name, "container": checkpoint.container},
         "versions": versions(),
-        "files": file_hashes(artifact),
+        "files": files.digests(artifact),
     }
 
 
@@ -57,23 +61,6 @@ def versions() -> dict[str, str]:
         "irv2": importlib.metadata.version("irv2"),
         "python": platform.python_version(),
     } | {name: importlib.metadata.version(name) for name in _LIBRARIES}
-
-
-def file_hashes(artifact: Path) -> dict[str, str]:
-    """SHA-256 of every file of an artifact, by path below the artifact's parent."""
-    if artifact.is_dir():
-        files = sorted(path for path in artifact.rglob("*") if path.is_file())
-    else:
-        files = [artifact]
-    return {str(file.relative_to(artifact.parent)): _sha256(file) for file in files}
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def changed_files(artifact: Path) -> list[str]:
@@ -89,15 +76,17 @@ def changed_files(artifact: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))["files"]
-        found = file_hashes(artifact)
-        return sorted(
-            name
-            for name in recorded.keys() | found.keys()
-            if recorded.get(name) != found.get(name)
-        )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        recorded = files.read_json(path)["files"]
+        if not isinstance(recorded, dict):
+            raise ValueError(f"its files are {recorded!r}")
+    except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{path} is not a manifest of irv2 ({first_line(error)}). Remove it, or "
             "export the artifact again."
         ) from error
+    found = files.digests(artifact) if artifact.exists() else {}
+    return sorted(
+        name
+        for name in recorded.keys() | found.keys()
+        if recorded.get(name) != found.get(name)
+    )

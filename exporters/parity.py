@@ -1,32 +1,54 @@
 """Compares an opened artifact with the TF-Slim graph restored from the checkpoint.
 
-The reference never passes through a writer: it is the network of `exporters.network.inception_resnet_v2`,
-with the checkpoint's arrays in its variables, run by TensorFlow. Weights are compared
-too, since a single wrong one hardly shows in the outputs.
+Outputs are compared on images; weights are compared as well, every number of them, since
+a single wrong one hardly shows in the outputs.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from checkpoints.reader import Checkpoint
-from exporters import formats, images, inference_graph
-from exporters.artifact import ArtifactError, OpenedArtifact
-from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, NetworkGraphs
+from exporters import images, weight_parity
+from exporters.artifact import OpenedArtifact, Output
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
+from exporters.network.quantization import Precision
+from exporters.reference import Reference
+from exporters.weight_parity import WeightParity
 
-_TRAINING_PREFIX = "train/"
 _TRAINING_FACTOR = 10
 """Batch statistics over few images amplify rounding; TensorFlow 1.15 and 2.21 differ by
 4e-5 there, and by 1e-6 in evaluation."""
 _TOP_5 = 5
+_MOST_LINES = 3
+"""Of a kind, when failures are told."""
 _COUNT = 8
 """Number of images to compare on."""
+_MOST_PIXELS = 1 << 20
+"""Of the images that are run at once; bounds memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tolerance:
+    """How far an artifact may be from the TF-Slim graph it was made of.
+
+    Attributes:
+      max_error: largest absolute error allowed, relative to the output's largest
+        magnitude.
+      min_cosine: smallest cosine allowed between an image's output and its reference.
+    """
+
+    max_error: float
+    min_cosine: float
+
+    def of(self, output: Output) -> Tolerance:
+        """Returns the tolerance of an output."""
+        factor = _TRAINING_FACTOR if output.is_training else 1
+        return Tolerance(self.max_error * factor, self.min_cosine)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +59,9 @@ class OutputParity:
       max_error: largest absolute difference.
       relative_error: the same, relative to the reference's largest magnitude.
       cosine: smallest cosine between an image's output and its reference.
-      top_1: fraction of images with the same largest entry, for vectors.
+      top_1: fraction of images with the same largest entry, for classes.
       top_5: mean fraction of the reference's five largest entries among the output's.
-      passed: whether the tolerance was met.
+      tolerance: what was asked of it.
     """
 
     max_error: float
@@ -47,24 +69,15 @@ class OutputParity:
     cosine: float
     top_1: float | None
     top_5: float | None
-    passed: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightParity:
-    """How the artifact's weights agree with the checkpoint.
-
-    Attributes:
-      count: number of weight arrays that the checkpoint says there should be.
-      wrong: what is wrong with each that does not agree.
-    """
-
-    count: int
-    wrong: tuple[str, ...]
+    tolerance: Tolerance
 
     @property
     def passed(self) -> bool:
-        return not self.wrong
+        """Whether the tolerance was met."""
+        return (
+            self.relative_error <= self.tolerance.max_error
+            and self.cosine >= self.tolerance.min_cosine
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +86,7 @@ class ParityReport:
 
     Attributes:
       format: name of the format.
-      task: "feature_vector" or "classification".
+      task: name of the task.
       images: number of images at each size, such as {"299 x 299": 8}.
       main_output: name of the task's own output.
       outputs: output name -> figures.
@@ -92,20 +105,42 @@ class ParityReport:
     @property
     def passed(self) -> bool:
         return (
-            bool(self.outputs)
+            self.main_output in self.outputs
             and all(output.passed for output in self.outputs.values())
             and self.weights.passed
             and not self.problems
         )
 
     @property
-    def main(self) -> OutputParity:
-        """The task's own output."""
-        return self.outputs[self.main_output]
+    def main(self) -> OutputParity | None:
+        """The task's own output, None if the artifact does not have it."""
+        return self.outputs.get(self.main_output)
 
-    def as_dict(self) -> dict:
+    def failures(self) -> list[str]:
+        """Says in words what did not pass."""
+        lines = list(self.problems[:_MOST_LINES])
+        if len(self.problems) > _MOST_LINES:
+            lines.append(f"and {len(self.problems) - _MOST_LINES} more problems")
+        for name, output in self.outputs.items():
+            if not output.passed:
+                asked = output.tolerance
+                lines.append(
+                    f"output {name}: error {output.relative_error:.2g} of the largest "
+                    f"magnitude (at most {asked.max_error:g}), cosine "
+                    f"{output.cosine:.6f} (at least {asked.min_cosine:g})"
+                )
+        wrong = self.weights.wrong
+        lines += [f"weight {line}" for line in wrong[:_MOST_LINES]]
+        if len(wrong) > _MOST_LINES:
+            more = len(wrong) - _MOST_LINES
+            lines.append(f"and {more} more weights of {self.weights.count}")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; figures that are not finite become None."""
         found = dataclasses.asdict(self, dict_factory=_without_infinities)
+        for name, output in self.outputs.items():
+            found["outputs"][name]["passed"] = output.passed
         return found | {"passed": self.passed}
 
 
@@ -114,62 +149,6 @@ def _without_infinities(fields: list[tuple[str, Any]]) -> dict[str, Any]:
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in fields
     }
-
-
-class Reference(contextlib.AbstractContextManager):
-    """The network as TF-Slim defines it, holding a checkpoint's weights."""
-
-    def __init__(self, graphs: NetworkGraphs, checkpoint: Checkpoint):
-        self.checkpoint = checkpoint
-        self._graphs = graphs
-        self._sessions: dict = {}
-        self._outputs: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
-        self._batches: list[np.ndarray] = []
-
-    def __exit__(self, *exception) -> None:
-        for session in self._sessions.values():
-            session.close()
-        self._sessions.clear()
-
-    def outputs(
-        self, batch: np.ndarray, *, is_training: bool = False
-    ) -> dict[str, np.ndarray]:
-        """Runs the network; a batch that was run before is remembered.
-
-        Args:
-          batch: float32 [count, height, width, 3] in [0, 1].
-          is_training: normalize by the batch's statistics.
-
-        Returns:
-          "feature_vector", and unless training "logits", "probabilities" and all
-          endpoints as "InceptionResnetV2/<endpoint>".
-        """
-        key = (id(batch), is_training)
-        if key not in self._outputs:
-            self._batches.append(batch)  # Keeps its id from being given to another.
-            self._outputs[key] = self._run(batch, is_training)
-        return self._outputs[key]
-
-    def _run(self, batch: np.ndarray, is_training: bool) -> dict[str, np.ndarray]:
-        graph = self._graphs.get(is_training=is_training)
-        if is_training not in self._sessions:
-            self._sessions[is_training] = graph.start_session(self.checkpoint)
-        fetches = {"feature_vector": graph.feature_vector}
-        if not is_training:
-            fetches |= {
-                "logits": graph.endpoints["Logits"],
-                "probabilities": graph.endpoints["Predictions"],
-            }
-            for name in ENDPOINTS[CLASSIFICATION]:
-                fetches[f"InceptionResnetV2/{name}"] = graph.endpoints[name]
-        return self._sessions[is_training].run(fetches, {graph.images: batch})
-
-    def weights(self, task: str, is_folded: bool) -> Mapping[str, np.ndarray]:
-        """The weights that an artifact of a task should hold."""
-        if is_folded:
-            return inference_graph.folded_weights(self.checkpoint, task)
-        names = self._graphs.get().variable_names(task)
-        return {name: self.checkpoint[name] for name in names}
 
 
 class ParityImages:
@@ -186,7 +165,7 @@ class ParityImages:
           exporters.images.ImageError: the directory holds no readable images.
         """
         self._files = images.files_in(directory, _COUNT) if directory else []
-        self._batches: dict[tuple[int, int, int], np.ndarray] = {}
+        self._batches: dict[tuple[int, int, int], list[np.ndarray]] = {}
         self.description = "generated images"
         if directory:
             found = len(self._files)
@@ -196,148 +175,186 @@ class ParityImages:
             self.batches(None)
 
     def batches(self, image_size: tuple[int, int] | None) -> list[np.ndarray]:
-        """Returns 8 images of a fixed size; or 8 of 299 x 299 and 2 of 224 x 320."""
-        if image_size is None:
-            return [self._batch(_COUNT, 299, 299), self._batch(2, 224, 320)]
-        return [self._batch(_COUNT, *image_size)]
+        """Returns 8 images of a fixed size; or 8 of 299 x 299 and 2 of 224 x 320.
 
-    def _batch(self, count: int, height: int, width: int) -> np.ndarray:
+        They come in one batch a size, unless they are large.
+        """
+        if image_size is None:
+            default = self._of_size(_COUNT, DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
+            return default + self._of_size(2, 224, 320)
+        return self._of_size(_COUNT, *image_size)
+
+    def _of_size(self, count: int, height: int, width: int) -> list[np.ndarray]:
         key = (count, height, width)
         if key not in self._batches:
-            batch = images.generate(count, height, width, seed=1)
+            whole = images.generate(count, height, width, seed=1)
             files = self._files[:count]
-            batch[: len(files)] = images.read(files, height, width)
-            self._batches[key] = batch
+            if files:
+                whole[: len(files)] = images.read(files, height, width)
+            at_once = max(1, _MOST_PIXELS // (height * width))
+            self._batches[key] = [
+                whole[start : start + at_once] for start in range(0, count, at_once)
+            ]
         return self._batches[key]
 
 
 def compare(
-    artifact: OpenedArtifact, reference: Reference, parity_images: ParityImages
+    artifact: OpenedArtifact,
+    reference: Reference,
+    parity_images: ParityImages,
+    tolerance: Tolerance,
+    precision: Precision | None = None,
 ) -> ParityReport:
-    """Runs an artifact and the reference on the same images and compares.
+    """Runs an artifact and its reference on the same images, and compares weights.
 
     Args:
-      artifact: the artifact, opened.
+      artifact: opened with its consumer's library.
       reference: the checkpoint's network.
       parity_images: what to run both on.
-
-    Raises:
-      ArtifactError: no output of the artifact is one of the network's.
+      tolerance: what its format promises of outputs.
+      precision: what its format promises of numbers; None if it holds the
+        checkpoint's variables as they are.
     """
-    tolerance = formats.FORMATS[artifact.format].tolerance
-    expected: dict[str, list[np.ndarray]] = {}
-    found: dict[str, list[np.ndarray]] = {}
+    expected = artifact.outputs
+    figures: dict[str, _Figures] = {}
     counts: dict[str, int] = {}
-    unknown: dict[str, None] = {}  # A set in the order of the outputs.
-    for batch in parity_images.batches(artifact.image_size):
+    unknown: set[str] = set()
+    missing: set[str] = set()
+    batches = parity_images.batches(artifact.image_size)
+    for batch in batches:
         count, height, width, _ = batch.shape
-        counts[f"{height} x {width}"] = count
-        for name, value in artifact.run(batch).items():
-            # "train/x" and "serving_default/x" are ways to compute the output "x".
-            is_training = name.startswith(_TRAINING_PREFIX)
-            known = reference.outputs(batch, is_training=is_training)
-            plain = name if name in known else name.partition("/")[2]
-            if plain not in known:
-                unknown[name] = None
-                continue
-            expected.setdefault(name, []).append(known[plain])
-            found.setdefault(name, []).append(np.asarray(value))
-    if not expected:
-        raise ArtifactError(
-            f"no output of this {artifact.format} artifact is one of the network's. "
-            f"Found: {', '.join(unknown) or 'none'}. Expected {artifact.task}'s."
+        size = f"{height} x {width}"
+        counts[size] = counts.get(size, 0) + count
+        found = artifact.run(batch)
+        unknown |= found.keys() - expected.keys()
+        missing |= expected.keys() - found.keys()
+        known = {
+            is_training: reference.outputs(
+                batch,
+                {o.value for o in expected.values() if o.is_training is is_training},
+                is_training=is_training,
+            )
+            for is_training in {output.is_training for output in expected.values()}
+        }
+        for name, output in expected.items():
+            if name in found:
+                figures.setdefault(name, _Figures(is_classes(output))).add(
+                    known[output.is_training][output.value], np.asarray(found[name])
+                )
+    problems = [f"output {name}: unexpected" for name in sorted(unknown)]
+    problems += [f"output {name}: missing" for name in sorted(missing)]
+    problems += _problems_with_record(artifact, reference)
+    problems += artifact.check()
+    weights = artifact.weights()
+    wanted = reference.weights(
+        artifact.task, is_folded=artifact.is_folded, input_range=artifact.input_range
+    )
+    if precision is None:
+        compared = weight_parity.compare_weights(weights, wanted)
+    else:
+        rounded = artifact.activations()
+        is_rounded = precision.activations == "int8"
+        activations = reference.activations(batches[0]) if is_rounded else None
+        compared = weight_parity.compare_folded_weights(
+            weights,
+            wanted,
+            network=reference.network,
+            precision=precision,
+            rounded=rounded,
+            activations=activations,
         )
-    outputs = {
-        name: _compare_output(expected[name], found[name], _scaled(tolerance, name))
-        for name in expected
-    }
-    problems = [f"output {name}: unexpected" for name in unknown]
-    identity = reference.checkpoint.identity
-    if artifact.checkpoint_identity not in (None, identity):
-        problems.append(
-            f"made of the checkpoint {artifact.checkpoint_identity[:12]}..., compared "
-            f"with {identity[:12]}..."
+        endpoints = [_ENDPOINTS.get(o.value, o.value) for o in expected.values()]
+        problems += weight_parity.activation_problems(
+            rounded,
+            network=reference.network.up_to(endpoints),
+            precision=precision,
+            activations=activations,
+            input_range=artifact.input_range,
         )
-    if artifact.is_stand_in not in (None, reference.checkpoint.is_stand_in):
-        said = "is" if artifact.is_stand_in else "is not"
-        problems.append(f"says that it {said} a stand-in, unlike the checkpoint")
     return ParityReport(
         format=artifact.format,
-        task=artifact.task,
+        task=artifact.task.name,
         images=counts,
-        main_output=next(iter(outputs)),
-        outputs=outputs,
-        weights=_compare_weights(artifact, reference),
+        main_output=next(iter(expected)),
+        outputs={
+            name: figures[name].parity(tolerance.of(output))
+            for name, output in expected.items()
+            if name in figures
+        },
+        weights=compared,
         problems=tuple(problems),
     )
 
 
-def _scaled(tolerance: formats.Tolerance, output: str) -> formats.Tolerance:
-    if not output.startswith(_TRAINING_PREFIX):
-        return tolerance
-    return dataclasses.replace(
-        tolerance, max_error=tolerance.max_error * _TRAINING_FACTOR
-    )
+_ENDPOINTS = {
+    "feature_vector": "PreLogitsFlatten",
+    "logits": "Logits",
+    "probabilities": "Predictions",
+}
 
 
-def _compare_output(
-    expected: Sequence[np.ndarray],
-    found: Sequence[np.ndarray],
-    tolerance: formats.Tolerance,
-) -> OutputParity:
-    if any(
-        e.shape != f.shape or not np.isfinite(f).all() for e, f in zip(expected, found)
-    ):
-        return OutputParity(np.inf, np.inf, -1.0, None, None, passed=False)
-    max_error = max(float(np.abs(e - f).max()) for e, f in zip(expected, found))
-    magnitude = max(float(np.abs(e).max()) for e in expected)
-    expected_rows = [row.ravel() for e in expected for row in e]
-    found_rows = [row.ravel() for f in found for row in f]
-    cosine = min(_cosine(e, f) for e, f in zip(expected_rows, found_rows))
-    top_1 = top_5 = None
-    if expected[0].ndim == 2:
-        ranks = [
-            (np.argsort(-e)[:_TOP_5], np.argsort(-f)[:_TOP_5])
-            for e, f in zip(expected_rows, found_rows)
-        ]
-        top_1 = float(np.mean([e[0] == f[0] for e, f in ranks]))
-        top_5 = float(np.mean([len(np.intersect1d(e, f)) / _TOP_5 for e, f in ranks]))
-    relative_error = max_error / magnitude if magnitude else max_error
-    return OutputParity(
-        max_error=max_error,
-        relative_error=relative_error,
-        cosine=cosine,
-        top_1=top_1,
-        top_5=top_5,
-        passed=relative_error <= tolerance.max_error and cosine >= tolerance.min_cosine,
-    )
+def is_classes(output: Output) -> bool:
+    """Whether the entries of an output are classes, of which one is the largest."""
+    return _ENDPOINTS.get(output.value, output.value) in ("Logits", "Predictions")
+
+
+def _problems_with_record(artifact: OpenedArtifact, reference: Reference) -> list[str]:
+    record, checkpoint = artifact.record, reference.checkpoint
+    if record is None:
+        return []
+    problems = []
+    if record.checkpoint_identity != checkpoint.identity:
+        problems.append(
+            f"made of the checkpoint {record.checkpoint_identity[:12]}..., compared "
+            f"with {checkpoint.identity[:12]}..."
+        )
+    if record.stand_in is not checkpoint.is_stand_in:
+        said = "is" if record.stand_in else "is not"
+        problems.append(f"says that it {said} a stand-in, unlike the checkpoint")
+    return problems
+
+
+class _Figures:
+    """Figures of one output, over all batches so far."""
+
+    def __init__(self, has_ranks: bool) -> None:
+        self._has_ranks = has_ranks
+        self._max_error = 0.0
+        self._magnitude = 0.0
+        self._cosine = 1.0
+        self._top_1: list[bool] = []
+        self._top_5: list[float] = []
+        self._fits = True
+
+    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
+        if expected.shape != found.shape or not np.isfinite(found).all():
+            self._fits = False
+            return
+        self._max_error = max(self._max_error, float(np.abs(expected - found).max()))
+        self._magnitude = max(self._magnitude, float(np.abs(expected).max()))
+        for e, f in zip(expected, found, strict=True):
+            self._cosine = min(self._cosine, _cosine(e.ravel(), f.ravel()))
+            if self._has_ranks:
+                ranks_e, ranks_f = np.argsort(-e)[:_TOP_5], np.argsort(-f)[:_TOP_5]
+                self._top_1.append(ranks_e[0] == ranks_f[0])
+                common = len(np.intersect1d(ranks_e, ranks_f))
+                self._top_5.append(common / len(ranks_e))
+
+    def parity(self, tolerance: Tolerance) -> OutputParity:
+        if not self._fits:
+            return OutputParity(np.inf, np.inf, -1.0, None, None, tolerance)
+        error = self._max_error
+        return OutputParity(
+            max_error=error,
+            relative_error=error / self._magnitude if self._magnitude else error,
+            cosine=self._cosine,
+            top_1=float(np.mean(self._top_1)) if self._top_1 else None,
+            top_5=float(np.mean(self._top_5)) if self._top_5 else None,
+            tolerance=tolerance,
+        )
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / norms) if norms else float(not a.any() and not b.any())
-
-
-def _compare_weights(artifact: OpenedArtifact, reference: Reference) -> WeightParity:
-    expected = reference.weights(artifact.task, artifact.is_folded)
-    found = artifact.weights()
-    wrong = [f"{name}: unexpected" for name in found if name not in expected]
-    for name, value in expected.items():
-        if name not in found:
-            wrong.append(f"{name}: missing")
-            continue
-        weight, allowed = found[name]
-        if weight.shape != value.shape:
-            wrong.append(
-                f"{name}: shape {list(weight.shape)}, expected {list(value.shape)}"
-            )
-            continue
-        error = np.abs(weight.astype(np.float64) - value)
-        bad = ~(error <= allowed)  # NaN is bad as well.
-        if bad.any():
-            wrong.append(
-                f"{name}: {np.count_nonzero(bad)} of {bad.size} values differ, by up "
-                f"to {np.nanmax(error):.3g}"
-            )
-    return WeightParity(count=len(expected), wrong=tuple(sorted(wrong)))

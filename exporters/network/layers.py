@@ -150,13 +150,13 @@ class Network:
 
     def up_to(self, endpoints: Collection[str]) -> Network:
         """Returns the part of the network that some endpoints need."""
-        kept = {name: self.endpoints[name] for name in endpoints}
-        needed = set(kept.values())
+        needed = {self.endpoints[name] for name in endpoints}
         layers: list[Layer] = []
         for layer in reversed(self.layers):
             if layer.name in needed:
                 needed.update(inputs_of(layer))
                 layers.insert(0, layer)
+        kept = {name: of for name, of in self.endpoints.items() if of in needed}
         return Network(self.input, tuple(layers), kept)
 
     def shapes(self, image_size: tuple[int, int]) -> dict[str, tuple[int, ...]]:

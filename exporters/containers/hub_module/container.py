@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters import provenance
-from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
+from exporters import extra_assets
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.build import Build
 from exporters.containers.hub_module import published_graphs
 from exporters.containers.hub_module.published_graphs import (
     DEFAULT,
     NAMED_SIGNATURES,
     WITH_MOMENTUM,
 )
-from exporters.network.graphs import (
-    CLASSIFICATION,
-    ENDPOINTS,
-    FEATURE_VECTOR,
-    OUTPUT_NAMES,
-)
+from exporters.containers.hub_module.versions import V1, V3, ModuleVersion
+from exporters.errors import ArtifactError
+from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
+from exporters.record import Record
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -41,44 +40,46 @@ _MODULE_DEF = b"\x08\x03"
 _VARIABLES = Path("variables") / "variables"
 _INFERENCE: tuple[str, ...] = ()
 _TRAINING = ("train",)
+_TRAINED = "train/feature_vector"
+"""Output that is normalized by the statistics of the batch."""
 
 
-def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None:
+def write(
+    build: Build, version: ModuleVersion, task: Task, record: Record, path: Path
+) -> None:
     """Writes a module with an inference graph and a graph tagged "train".
 
     Args:
-      inputs: checkpoint and graphs.
-      format_name: "v1" or "v3".
-      task: "feature_vector" or "classification".
+      build: checkpoint and graphs.
+      version: the published version to follow.
+      task: what for.
+      record: what the module says about itself.
       path: directory to write.
     """
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
-    version = published_graphs.VERSIONS[format_name]
     saved_model = saved_model_pb2.SavedModel(saved_model_schema_version=1)
     for tags in (_INFERENCE, _TRAINING):
-        graph = inputs.graphs.get(is_training=tags == _TRAINING)
+        graph = build.graphs.get(is_training=tags == _TRAINING)
         saved_model.meta_graphs.append(
-            published_graphs.build(graph, version, task, tags)
+            published_graphs.build(graph, version, task.name, tags)
         )
 
     for name in ("assets", "variables"):
         (path / name).mkdir(parents=True, exist_ok=True)
-    names = sorted(inputs.graphs.get().variable_names(task))
+    names = sorted(build.graphs.get().variable_names(task.name))
     tf.raw_ops.SaveV2(
         prefix=str(path / _VARIABLES),
         tensor_names=names,
         shape_and_slices=[""] * len(names),
-        tensors=[inputs.checkpoint[name] for name in names],
+        tensors=[build.checkpoint[name] for name in names],
     )
     (path / "saved_model.pb").write_bytes(
         saved_model.SerializeToString(deterministic=True)
     )
     (path / MODULE_FILE).write_bytes(_MODULE_DEF)
-    provenance.write_record(
-        path, format=format_name, task=task, checkpoint=inputs.checkpoint
-    )
+    extra_assets.write_record(path, record)
 
 
 def open(path: Path) -> OpenedArtifact:
@@ -94,19 +95,19 @@ def open(path: Path) -> OpenedArtifact:
     """
     meta_graphs = _read_meta_graphs(path)
     inference = meta_graphs[_INFERENCE]
-    is_classification = NAMED_SIGNATURES[CLASSIFICATION] in inference.signature_def
+    is_classification = NAMED_SIGNATURES[CLASSIFICATION.name] in inference.signature_def
     task = CLASSIFICATION if is_classification else FEATURE_VECTOR
-    signature = NAMED_SIGNATURES[task]
+    signature = NAMED_SIGNATURES[task.name]
     takes_momentum = signature + WITH_MOMENTUM in inference.signature_def
     format_name = "v3" if takes_momentum else "v1"
 
     for meta_graph in meta_graphs.values():
         _check_signature(path, meta_graph, signature, task)
-    record = provenance.read_record(path)
-    if record and (record.format, record.task) != (format_name, task):
+    record = extra_assets.read_record(path)
+    if record and (record.format, record.task) != (format_name, task.name):
         raise ArtifactError(
             f"{path} is recorded as {record.format} of {record.task}, but its "
-            f"signatures are those of {format_name} of {task}. Export it again."
+            f"signatures are those of {format_name} of {task.name}. Export it again."
         )
 
     reader = _open_variables(path)
@@ -119,23 +120,27 @@ def open(path: Path) -> OpenedArtifact:
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = load(_INFERENCE).run(signature, images)
         trained = load(_TRAINING).run(
-            NAMED_SIGNATURES[FEATURE_VECTOR], images, [DEFAULT]
+            NAMED_SIGNATURES[FEATURE_VECTOR.name], images, [DEFAULT]
         )
-        return {OUTPUT_NAMES[task]: outputs.pop(DEFAULT), **outputs} | {
-            f"train/{OUTPUT_NAMES[FEATURE_VECTOR]}": trained[DEFAULT]
+        return {task.output: outputs.pop(DEFAULT), **outputs} | {
+            _TRAINED: trained[DEFAULT]
         }
 
-    def weights() -> dict[str, tuple[np.ndarray, float]]:
+    def weights() -> dict[str, StoredWeight]:
         with _damage_reported(path):
             names = reader.get_variable_to_shape_map()
-            return {name: (reader.get_tensor(name), 0.0) for name in names}
+            return {name: StoredWeight(reader.get_tensor(name)) for name in names}
 
     return OpenedArtifact(
         format=format_name,
         task=task,
-        checkpoint_identity=record.checkpoint_identity if record else None,
-        is_stand_in=record.stand_in if record else None,
-        image_size=published_graphs.VERSIONS[format_name].image_size,
+        record=record,
+        image_size=(V3 if takes_momentum else V1).image_size,
+        outputs={
+            task.output: Output(task.output),
+            **{name: Output(value) for name, value in task.published.items()},
+            _TRAINED: Output("feature_vector", is_training=True),
+        },
         run=run,
         weights=weights,
     )
@@ -209,11 +214,11 @@ def _read_meta_graphs(path: Path) -> dict[tuple[str, ...], tf.MetaGraphDef]:
 
 
 def _check_signature(
-    path: Path, meta_graph: tf.MetaGraphDef, name: str, task: str
+    path: Path, meta_graph: tf.MetaGraphDef, name: str, task: Task
 ) -> None:
     """Checks that a signature shows this network's endpoints."""
     found = set(meta_graph.signature_def[name].outputs)
-    expected = {DEFAULT} | {f"InceptionResnetV2/{e}" for e in ENDPOINTS[task]}
+    expected = {DEFAULT, *task.published}
     if found != expected:
         raise ArtifactError(
             f"{path} is no module of inception_resnet_v2: its signature {name!r} has "

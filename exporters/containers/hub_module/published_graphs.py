@@ -6,16 +6,14 @@ the documentation published with the model, and dumps of published modules.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from exporters.containers.hub_module import tensorflow_1_12
-from exporters.network import inception_resnet_v2 as network
+from exporters.containers.hub_module.versions import DEFAULT_IMAGE_SIZE, ModuleVersion
 from exporters.network.graphs import (
     CLASSIFICATION,
     FEATURE_VECTOR,
-    HUB_MOMENTUM,
     NetworkGraph,
 )
 
@@ -38,28 +36,6 @@ _CLASSIFIER_SCOPE = "InceptionResnetV2/Logits/"
 _GLOBAL_POOL = "InceptionResnetV2/Logits/global_pool"
 _FIXED_GLOBAL_POOL = "InceptionResnetV2/Logits/AvgPool_1a_8x8/AvgPool"
 _FIXED_GLOBAL_POOL_SIZE = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class ModuleVersion:
-    """What sets a published version of the module apart from the others.
-
-    Attributes:
-      image_size: (height, width) in pixels that the module is bound to; None for any.
-      momentum: batch norm momentum in the training graph, unless the consumer gives it.
-      takes_momentum: whether there are signatures in which the consumer can.
-    """
-
-    image_size: tuple[int, int] | None
-    momentum: float
-    takes_momentum: bool
-
-
-_DEFAULT_IMAGE_SIZE = (network.DEFAULT_IMAGE_SIZE, network.DEFAULT_IMAGE_SIZE)
-VERSIONS = {
-    "v1": ModuleVersion(_DEFAULT_IMAGE_SIZE, network.TRAINING_MOMENTUM, False),
-    "v3": ModuleVersion(None, HUB_MOMENTUM, True),
-}
 
 
 def build(
@@ -200,7 +176,7 @@ def _image_module_info_attachment() -> bytes:
     """
     size = b"".join(
         bytes([field << 3, pixels & 0x7F | 0x80, pixels >> 7])  # A two-byte varint.
-        for field, pixels in enumerate(_DEFAULT_IMAGE_SIZE, start=1)
+        for field, pixels in enumerate(DEFAULT_IMAGE_SIZE, start=1)
     )
     return _message_field(1, b"image_module_info") + _message_field(
         2, _message_field(1, size)

@@ -1,122 +1,117 @@
-"""The ONNX formats: float32, float16 and int8, for ONNX Runtime and its like.
+"""ONNX files: float32, float16 and int8, for ONNX Runtime and its like.
 
 Input `images` is float32 [batch, height, width, 3] in [0, 1], or [batch, 3, height,
-width] on request; outputs are `feature_vector` [batch, 1536] or `logits` [batch, 1001],
-and on request the endpoints, as `InceptionResnetV2/<endpoint>` in NHWC.
+width] on request; outputs are `feature_vector` [batch, 1536] or `logits` [batch,
+classes], and on request the endpoints, as `InceptionResnetV2/<endpoint>` in NHWC.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
-from exporters.artifact import (
-    ArtifactError,
-    ExportError,
-    ExportInputs,
-    OpenedArtifact,
-    first_line,
-)
+from exporters import record as records
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.build import Build
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
+from exporters.errors import ArtifactError, ExportError
 from exporters.labels import labels
-from exporters.network import folding, layers
-from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR
+from exporters.network.layers import transpose
+from exporters.network.quantization import Precision, Quantization
+from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.record import Record
 
-FLOAT32, FLOAT16, INT8 = FORMATS = ("onnx-float32", "onnx-float16", "onnx-int8")
+RECORD = "irv2"
+"""Key of the metadata that holds the record."""
 
-_OUTPUTS = {
-    FEATURE_VECTOR: ("feature_vector", "PreLogitsFlatten"),
-    CLASSIFICATION: ("logits", "Logits"),
-}
-"""Task -> name of its output, and the endpoint that this is."""
+_DAMAGE = (
+    runtime_errors.Fail,
+    runtime_errors.InvalidArgument,
+    runtime_errors.InvalidGraph,
+    runtime_errors.InvalidProtobuf,
+    runtime_errors.NoModel,
+    runtime_errors.NotImplemented,
+)
+"""What ONNX Runtime raises for files that it cannot use, and for nothing else."""
+_FLOAT16_HEADROOM = 2
+"""How far activations have to stay below float16's largest number: images differ."""
 
-_HALF_STEP = 0.5001
-"""Error allowed to rounded weights, in steps: half of one, and what float32 adds."""
 
-
-def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None:
+def write(
+    build: Build, precision: Precision, task: Task, record: Record, path: Path
+) -> None:
     """Writes an ONNX file.
 
     Args:
-      inputs: checkpoint; options `image_size`, `nchw` and `endpoints`; images to
-        calibrate onnx-int8 with.
-      format_name: one of `FORMATS`.
-      task: "feature_vector" or "classification".
+      build: checkpoint; options `image_size`, `nchw` and `endpoints`; images to
+        calibrate int8 with.
+      precision: in what numbers.
+      task: what for.
+      record: what the file says about itself.
       path: the file to write.
 
     Raises:
-      ExportError: there are no images to calibrate with.
+      ExportError: there are no images to calibrate with, or float16 is too small.
     """
-    options = inputs.options
-    height, width = options.image_size or ("height", "width")
-    output, endpoint = _OUTPUTS[task]
-    outputs = {output: endpoint}
+    options = build.options
+    outputs = {task.output: task.endpoint}
     if options.endpoints:
-        outputs |= {f"InceptionResnetV2/{name}": name for name in ENDPOINTS[task]}
-    graph = nodes.select(_network(inputs), outputs)
-    if format_name == FLOAT16:
-        graph = nodes.to_float16(graph)
-    elif format_name == INT8:
-        graph = quantization.quantize(graph, _ranges(inputs, graph))
+        outputs |= task.published
+    graph = nodes.select(build.once(_graph), outputs)
+    if precision.activations == "float16":
+        _check_range_of_float16(build)
+        graph = nodes.to_float16(graph, precision.float_layers(build.network))
+    elif precision.activations == "int8":
+        quantized = build.quantized(precision)
+        graph = quantization.quantize(graph, quantized.activations, quantized.weights)
+    height, width = options.image_size or ("height", "width")
     image = (3, height, width) if options.nchw else (height, width, 3)
     serialization.write(
         graph,
         path,
         image_shape=("batch", *image),
-        metadata=_metadata(inputs, format_name, task),
+        metadata=_metadata(build, precision, task, record),
     )
 
 
-def _network(inputs: ExportInputs) -> OnnxGraph:
-    """Converts the network with all endpoints, once for all formats and tasks."""
-    key = f"onnx/{inputs.options.nchw}"
-    if key not in inputs.shared:
-        network = layers.inception_resnet_v2()
-        weights = folding.fold(network, inputs.checkpoint)
-        inputs.shared[key] = nodes.convert(network, weights, nchw=inputs.options.nchw)
-    return inputs.shared[key]
+def _graph(build: Build) -> OnnxGraph:
+    """Converts the whole network, for all formats and tasks."""
+    return nodes.convert(build.network, build.weights(), nchw=build.options.nchw)
 
 
-def _ranges(inputs: ExportInputs, graph: OnnxGraph) -> dict[str, tuple[float, float]]:
-    """Measures the ranges of activations, which are the same for both tasks."""
-    images = inputs.calibration.images
-    if not len(images):
-        raise ExportError(
-            "no calibration images: int8 takes the ranges of activations from them, "
-            "and needs at least one"
-        )
-    if "onnx/ranges" not in inputs.shared:
-        inputs.shared["onnx/ranges"] = quantization.measure_ranges(
-            graph, _in_layout(images, inputs.options.nchw)
-        )
-    return inputs.shared["onnx/ranges"]
+def _check_range_of_float16(build: Build) -> None:
+    """Raises if activations overflow, or nearly, on the calibration images."""
+    largest = np.finfo(np.float16).max / _FLOAT16_HEADROOM
+    for name, bounds in build.statistics.ranges.items():
+        if np.abs(bounds).max() > largest:
+            raise ExportError(
+                f"{name} reaches {np.abs(bounds).max():.6g} on the calibration images: "
+                f"too much for float16, which ends at {np.finfo(np.float16).max:.6g}. "
+                "Use float32, or int8."
+            )
 
 
-def _in_layout(images: np.ndarray, nchw: bool) -> np.ndarray:
-    images = images.transpose(nodes.TO_NCHW) if nchw else images
-    return np.ascontiguousarray(images, np.float32)
-
-
-def _metadata(inputs: ExportInputs, format_name: str, task: str) -> dict[str, str]:
-    checkpoint = inputs.checkpoint
-    layout = "NCHW" if inputs.options.nchw else "NHWC"
+def _metadata(
+    build: Build, precision: Precision, task: Task, record: Record
+) -> dict[str, str]:
+    layout = "NCHW" if build.options.nchw else "NHWC"
     metadata = {
-        "tool": "irv2",
-        "format": format_name,
-        "task": task,
+        RECORD: record.to_text(),
         "network": "Inception-ResNet-v2 of TF-Slim, https://arxiv.org/abs/1602.07261",
-        "checkpoint_identity": checkpoint.identity,
-        "provenance": checkpoint.provenance.value,
-        "stand_in": str(checkpoint.is_stand_in).lower(),
-        "input_layout": layout,
+        "stand_in": str(record.stand_in).lower(),
         "input": f"{INPUT}: float32 {layout}, RGB in [0, 1]",
     }
-    if format_name == INT8:
-        metadata["calibration"] = inputs.calibration.description
-    if task == CLASSIFICATION:
+    if precision.activations == "int8" and build.calibration:
+        metadata["calibration"] = build.calibration.description
+    if task is CLASSIFICATION:
         metadata["labels"] = "\n".join(labels())
     return metadata
 
@@ -127,87 +122,121 @@ def open(path: Path) -> OpenedArtifact:
     Raises:
       ArtifactError: the file is no ONNX file, damaged, or not of this toolkit.
     """
-    import onnxruntime
-
     try:
         session = onnxruntime.InferenceSession(
             str(path), providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # ONNX Runtime's exceptions have no common base.
+    except _DAMAGE as error:
         raise ArtifactError(
-            f"{path} is not an ONNX file, or a damaged one. Expected a file exported "
-            f"by irv2. ONNX Runtime says: {first_line(error)}"
+            f"ONNX Runtime {onnxruntime.__version__} cannot open {path}. Expected an "
+            f"ONNX file exported by irv2. It says: {first_line(error)}"
         ) from error
-    metadata = session.get_modelmeta().custom_metadata_map
-    if metadata.get("format") not in FORMATS or metadata.get("task") not in _OUTPUTS:
+    record = _read_record(path, session)
+    task = TASKS[record.task]
+    nchw = bool(record.options.get("nchw"))
+    [images, *_] = session.get_inputs()
+    if images.name != INPUT or len(images.shape) != 4:
         raise ArtifactError(
-            f"{path} is an ONNX file by {session.get_modelmeta().producer_name!r} with "
-            f"metadata {', '.join(sorted(metadata)) or 'of no kind'}. Expected one "
-            f"exported by irv2: its metadata name a task and the format, one of "
-            f"{', '.join(FORMATS)}."
+            f"{path} has the input {images.name} {images.shape}, expected {INPUT} with "
+            "four dimensions. It was changed: export it again."
         )
-    nchw = metadata.get("input_layout") == "NCHW"
-    _, *image = session.get_inputs()[0].shape
+    _, *image = images.shape
     height, width = image[1:] if nchw else image[:2]
-    names = [output.name for output in session.get_outputs()]
     is_fixed = isinstance(height, int)
+    outputs = {task.output: Output(task.output)}
+    if record.options.get("endpoints"):
+        outputs |= {name: Output(value) for name, value in task.published.items()}
+    names = [output.name for output in session.get_outputs()]
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        feed = {INPUT: _in_layout(images, nchw)}
+        if nchw:
+            images = images.transpose(nodes.TO_NCHW)
+        feed = {INPUT: np.ascontiguousarray(images, np.float32)}
         try:
             return dict(zip(names, session.run(names, feed)))
-        except Exception as error:  # As above.
+        except _DAMAGE as error:
             raise ArtifactError(
                 f"{path} cannot be run on images of the shape {list(images.shape)}; it "
                 f"was changed. ONNX Runtime says: {first_line(error)}"
             ) from error
 
     return OpenedArtifact(
-        format=metadata["format"],
-        task=metadata["task"],
-        checkpoint_identity=metadata.get("checkpoint_identity"),
-        is_stand_in={"true": True, "false": False}.get(metadata.get("stand_in", "")),
+        format=record.format,
+        task=task,
+        record=record,
         image_size=(height, width) if is_fixed else None,
+        outputs=outputs,
         run=run,
-        weights=lambda: _weights(path),
+        weights=lambda: dict(_weights(path)),
+        activations=lambda: dict(_activations(path)),
         is_folded=True,
     )
 
 
-def _weights(path: Path) -> dict[str, tuple[np.ndarray, Any]]:
-    """Reads all weights, in TensorFlow's layout, and how far rounding may move each."""
-    import onnx
-    from onnx import numpy_helper
-
-    arrays = {}
-    for tensor in onnx.load(path).graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        is_kernel = array.ndim == 4
-        arrays[tensor.name] = (
-            layers.transpose(array, "OIHW", "HWIO") if is_kernel else array
-        )
-    try:
-        return {
-            name: _dequantized(name, arrays)
-            for name in arrays
-            if name.endswith(("/weights", "/biases"))
-        }
-    except KeyError as error:
+def _read_record(path: Path, session: onnxruntime.InferenceSession) -> Record:
+    """Reads the record, or that of version 1, which lay in keys of its own."""
+    model = session.get_modelmeta()
+    metadata = model.custom_metadata_map
+    if RECORD in metadata:
+        return records.parse(metadata[RECORD], str(path))
+    if metadata.get("tool") != "irv2":
         raise ArtifactError(
-            f"{path} has a quantized weight without its {error}; the file was changed. "
-            "Export it again."
-        ) from error
+            f"{path} is an ONNX file by {model.producer_name!r} with metadata "
+            f"{', '.join(sorted(metadata)) or 'of no kind'}. Expected one exported by "
+            "irv2."
+        )
+    facts: dict[str, Any] = {
+        name: metadata.get(name)
+        for name in ("format", "task", "checkpoint_identity", "provenance")
+    }
+    facts["stand_in"] = {"true": True, "false": False}.get(metadata.get("stand_in", ""))
+    options = {
+        "nchw": metadata.get("input_layout") == "NCHW",
+        "endpoints": len(session.get_outputs()) > 1,
+    }
+    return records.of_facts(facts | {"options": options}, str(path))
 
 
-def _dequantized(
-    name: str, arrays: dict[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray | float]:
-    array = arrays[name]
-    if array.dtype == np.float16:
-        return array.astype(np.float32), np.spacing(np.abs(array)).astype(
-            np.float32
-        ) / 2
-    if array.dtype == np.float32:
-        return array, 0.0
-    scale, zero_point = arrays[f"{name}/scale"], arrays[f"{name}/zero_point"]
-    return (array - zero_point) * scale, scale * _HALF_STEP
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads all initializers."""
+    graph = onnx.load(path, load_external_data=False).graph
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+
+def _weights(path: Path) -> Iterator[tuple[str, StoredWeight]]:
+    """Reads all weights, in TensorFlow's layout."""
+    arrays = _arrays(path)
+    for name, values in arrays.items():
+        if name.endswith(("/weights", "/biases")):
+            if values.ndim == 4:
+                values = transpose(values, "OIHW", "HWIO")
+            yield name, StoredWeight(values, _quantization(path, name, arrays))
+
+
+def _activations(path: Path) -> Iterator[tuple[str, Quantization]]:
+    """Reads how activations are rounded."""
+    arrays = _arrays(path)
+    for name in arrays:
+        value, _, kind = name.rpartition("/")
+        if kind == "zero_point" and arrays[name].dtype == np.uint8:
+            found = _quantization(path, value, arrays)
+            assert found is not None
+            yield value, found
+
+
+def _quantization(
+    path: Path, name: str, arrays: Mapping[str, np.ndarray]
+) -> Quantization | None:
+    """Returns what the integers of a value or weight stand for."""
+    scale, zero_point = arrays.get(f"{name}/scale"), arrays.get(f"{name}/zero_point")
+    if scale is None and zero_point is None:
+        return None
+    if scale is None or zero_point is None or len(np.unique(zero_point)) != 1:
+        raise ArtifactError(
+            f"{path} has no scale or no zero point, or several, for {name}. It was "
+            "changed: export it again."
+        )
+    zero = int(zero_point.flat[0])
+    if zero_point.dtype == np.uint8:
+        zero -= quantization.UINT8_ZERO
+    return Quantization(scale.reshape(-1), zero)

@@ -8,12 +8,12 @@ endpoints shown as outputs are transposed; everything between is NCHW throughout
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
-from exporters.artifact import ExportError
+from exporters.errors import ExportError
 from exporters.network.folding import Weights
 from exporters.network.layers import (
     Add,
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT = "images"
-FIRST_LAYER = "InceptionResnetV2/InceptionResnetV2/Conv2d_1a_3x3/"
-"""What the names of the first convolution's nodes start with."""
-
 TO_NCHW = (0, 3, 1, 2)
 TO_NHWC = (0, 2, 3, 1)
 
@@ -52,11 +49,13 @@ class OnnxGraph:
       weights: initializer name -> array, not always contiguous: kernels [out, in,
         height, width], biases, and the classifier's matrix [features, classes].
       outputs: output name -> the value that holds it.
+      layer_of: node -> the layer that it is a part of, where it is of one.
     """
 
     nodes: list[onnx.NodeProto]
     weights: dict[str, np.ndarray]
     outputs: dict[str, str]
+    layer_of: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def make_node(
@@ -92,8 +91,11 @@ def convert(
     nodes: list[onnx.NodeProto] = []
     if not nchw:
         nodes.append(make_node("Transpose", [INPUT], network.input, perm=TO_NCHW))
+    layer_of = {}
     for layer in network.layers:
-        nodes += _nodes(layer)
+        for node in _nodes(layer):
+            nodes.append(node)
+            layer_of[node.name] = layer.name
     if nchw:
         nodes = [with_inputs(node, {network.input: INPUT}) for node in nodes]
     arrays = {}
@@ -103,7 +105,7 @@ def convert(
             kernel = transpose(kernel, "HWIO", "OIHW")
         arrays[f"{layer.scope}/weights"] = kernel
         arrays[f"{layer.scope}/biases"] = weights[layer.scope].bias
-    return OnnxGraph(nodes, arrays, dict(network.endpoints))
+    return OnnxGraph(nodes, arrays, dict(network.endpoints), layer_of)
 
 
 def _nodes(layer: Layer) -> Iterator[onnx.NodeProto]:
@@ -191,14 +193,15 @@ def select(graph: OnnxGraph, outputs: Mapping[str, str]) -> OnnxGraph:
         else:
             nodes.append(make_node("Transpose", [value], name, perm=TO_NHWC))
     weights = {name: array for name, array in graph.weights.items() if name in needed}
-    return OnnxGraph(nodes, weights, {name: name for name in outputs})
+    return OnnxGraph(nodes, weights, {name: name for name in outputs}, graph.layer_of)
 
 
-def to_float16(graph: OnnxGraph) -> OnnxGraph:
+def to_float16(graph: OnnxGraph, in_float: Collection[str] = ()) -> OnnxGraph:
     """Returns a graph that computes in float16; its input and outputs stay float32.
 
-    So does the first convolution. Its kernels look for small differences between
-    pixels, in which the rounding of images and kernel would be most of the error.
+    Args:
+      graph: in float32.
+      in_float: layers that stay float32.
 
     Raises:
       ExportError: a weight is too large for float16.
@@ -231,8 +234,8 @@ def to_float16(graph: OnnxGraph) -> OnnxGraph:
         single = (
             node.name in graph.outputs
             or node.op_type == "Transpose"
-            or node.name.startswith(FIRST_LAYER)
+            or graph.layer_of.get(node.name) in in_float
         )
         nodes[node.name] = with_inputs(node, {i: cast(i, single) for i in node.input})
         is_single[node.name] = single
-    return OnnxGraph(list(nodes.values()), weights, graph.outputs)
+    return OnnxGraph(list(nodes.values()), weights, graph.outputs, graph.layer_of)

@@ -15,28 +15,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
+from exporters import extra_assets
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.build import Build
 from exporters.containers.saved_model import older_tensorflow, reproducible
+from exporters.errors import ArtifactError
 from exporters.network import inception_resnet_v2 as network
-from exporters.network.graphs import (
-    CLASSIFICATION,
-    ENDPOINTS,
-    FEATURE_VECTOR,
-    HUB_MOMENTUM,
-    OUTPUT_NAMES,
-    NetworkGraph,
-)
-from exporters.provenance import read_record, write_record
+from exporters.network.graphs import HUB_MOMENTUM, NetworkGraph
+from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
+from exporters.record import Record
 
 if TYPE_CHECKING:
     import tensorflow as tf
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+_SERVING = "serving_default"
+_TRAINED = "train/feature_vector"
+"""Output that is normalized by the statistics of the batch."""
+_BESIDE_ENDPOINTS = "endpoints/default"
+"""The task's output as it is returned with the endpoints."""
 _SAVED = "saved_model"
 """Directory in a temporary one, which only its owner may read."""
 
 
-def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None:
+def write(
+    build: Build, has_signature: bool, task: Task, record: Record, path: Path
+) -> None:
     """Writes a SavedModel of the network.
 
     Its `__call__(inputs, training=False, return_endpoints=False,
@@ -46,27 +50,24 @@ def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None
     statistics and updates the moving averages.
 
     Args:
-      inputs: checkpoint and graphs.
-      format_name: "v4", or "v5" for one with the signature `serving_default`.
-      task: "feature_vector" or "classification".
+      build: checkpoint and graphs.
+      has_signature: whether there is the signature `serving_default`.
+      task: what for.
+      record: what the SavedModel says about itself.
       path: directory to write.
     """
-    key = f"saved_model/{task}"
-    if key not in inputs.shared:
-        inputs.shared[key] = _save_with_signature(inputs, task)
-    shutil.copytree(Path(inputs.shared[key].name) / _SAVED, path)
-    if format_name == "v4":
+    saved = build.once(_save_with_signature, task)
+    shutil.copytree(Path(saved.name) / _SAVED, path)
+    if not has_signature:
         _remove_signature(path)
-    write_record(path, format=format_name, task=task, checkpoint=inputs.checkpoint)
+    extra_assets.write_record(path, record)
 
 
-def _save_with_signature(
-    inputs: ExportInputs, task: str
-) -> tempfile.TemporaryDirectory[str]:
+def _save_with_signature(build: Build, task: Task) -> tempfile.TemporaryDirectory[str]:
     """Saves the model as v5; v4 is the same less the signature."""
     import tensorflow as tf
 
-    model = _build_model(inputs, task)
+    model = _build_model(build, task)
     directory = tempfile.TemporaryDirectory(prefix="irv2-")
     saved = Path(directory.name) / _SAVED
     tf.saved_model.save(
@@ -138,17 +139,17 @@ def open(path: Path) -> OpenedArtifact:
             f"{path} is a TF2 SavedModel, but not of inception_resnet_v2: expected a "
             f"variable InceptionResnetV2/Conv2d_1a_3x3/weights among its {len(names)}."
         )
-    record = read_record(path)
+    record = extra_assets.read_record(path)
     has_classifier = "InceptionResnetV2/Logits/Logits/weights" in names
     task = CLASSIFICATION if has_classifier else FEATURE_VECTOR
-    serving = model.signatures.get("serving_default")
+    serving = model.signatures.get(_SERVING)
     format_name = "v5" if serving else "v4"
-    if record and (record.format, record.task) != (format_name, task):
+    if record and (record.format, record.task) != (format_name, task.name):
         raise ArtifactError(
             f"{path} is recorded as {record.format} of {record.task}, but it is "
-            f"{format_name} of {task}. Export it again."
+            f"{format_name} of {task.name}. Export it again."
         )
-    expected = {"default"} | {f"InceptionResnetV2/{e}" for e in ENDPOINTS[task]}
+    expected = {"default", *task.published}
 
     @_without_optimizing()
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
@@ -163,25 +164,32 @@ def open(path: Path) -> OpenedArtifact:
         )
         pooled = trained["InceptionResnetV2/global_pool"]
         results = {
-            OUTPUT_NAMES[task]: model(batch),
-            "train/feature_vector": tf.squeeze(pooled, [1, 2]),
-            f"endpoints/{OUTPUT_NAMES[task]}": outputs.pop("default"),
+            task.output: model(batch),
+            _TRAINED: tf.squeeze(pooled, [1, 2]),
+            _BESIDE_ENDPOINTS: outputs.pop("default"),
             **outputs,
         }
         if serving:
             for name, value in serving(batch).items():
-                results[f"serving_default/{name}"] = value
+                results[f"{_SERVING}/{name}"] = value
         return {name: value.numpy() for name, value in results.items()}
 
     return OpenedArtifact(
         format=format_name,
         task=task,
-        checkpoint_identity=record.checkpoint_identity if record else None,
-        is_stand_in=record.stand_in if record else None,
+        record=record,
         image_size=None,
+        outputs={
+            task.output: Output(task.output),
+            _TRAINED: Output("feature_vector", is_training=True),
+            _BESIDE_ENDPOINTS: Output(task.output),
+            **{name: Output(value) for name, value in task.published.items()},
+            **({f"{_SERVING}/{task.output}": Output(task.output)} if serving else {}),
+        },
         run=run,
         weights=lambda: {
-            v.name.removesuffix(":0"): (v.numpy(), 0.0) for v in _variables_of(model)
+            variable.name.removesuffix(":0"): StoredWeight(variable.numpy())
+            for variable in _variables_of(model)
         },
     )
 
@@ -216,20 +224,20 @@ def _momentum_spec() -> tf.TensorSpec:
     return tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
 
 
-def _build_model(inputs: ExportInputs, task: str) -> tf.train.Checkpoint:
+def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
     """Builds the object that hub.KerasLayer expects, with its four traces."""
     import tensorflow as tf
 
     variables = {
         name: tf.Variable(
-            inputs.checkpoint[name], trainable="/moving_" not in name, name=name
+            build.checkpoint[name], trainable="/moving_" not in name, name=name
         )
-        for name in inputs.graphs.get().variable_names(task)
+        for name in build.graphs.get().variable_names(task.name)
     }
 
     parts = {
         (training, return_endpoints): _NetworkPart(
-            inputs.graphs.get(is_training=training), task, return_endpoints
+            build.graphs.get(is_training=training), task, return_endpoints
         )
         for training in (False, True)
         for return_endpoints in (False, True)
@@ -261,8 +269,8 @@ def _build_model(inputs: ExportInputs, task: str) -> tf.train.Checkpoint:
 class _NetworkPart:
     """What one trace needs of a graph, as a GraphDef to import over other variables."""
 
-    def __init__(self, graph: NetworkGraph, task: str, return_endpoints: bool):
-        tensors = graph.outputs(task)
+    def __init__(self, graph: NetworkGraph, task: Task, return_endpoints: bool):
+        tensors = graph.outputs(task.name)
         if not return_endpoints:
             tensors = {"default": tensors["default"]}
         self._output_names = tuple(tensors)
@@ -299,10 +307,10 @@ class _NetworkPart:
             return {name: tf.identity(tensor) for name, tensor in outputs.items()}
 
 
-def _serving_function(model: tf.train.Checkpoint, task: str):
+def _serving_function(model: tf.train.Checkpoint, task: Task):
     import tensorflow as tf
 
-    output_key = OUTPUT_NAMES[task]
+    output_key = task.output
     predict = model.__call__.get_concrete_function(
         _images_spec(), False, False, _momentum_spec()
     )

@@ -1,6 +1,6 @@
 """TFLite files, in float32, with float16 or int8 weights, or quantized throughout.
 
-Each is written from the inference graph straight into a flatbuffer. TensorFlow's
+Each is written from the list of layers straight into a flatbuffer. TensorFlow's
 converter makes the same operators of this network, and takes far more time and memory
 (`make bench`).
 """
@@ -11,99 +11,101 @@ import os
 from pathlib import Path
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
-from exporters import inference_graph
-from exporters.artifact import (
-    ArtifactError,
-    ExportError,
-    ExportInputs,
-    OpenedArtifact,
-    first_line,
-)
-from exporters.containers.tflite import network as networks
-from exporters.containers.tflite import quantization, reader, support_metadata, writer
-from exporters.containers.tflite.writer import FLOAT32, INPUT, INT8
+from exporters.artifact import OpenedArtifact, Output, first_line
+from exporters.build import Build
+from exporters.containers.tflite import reader, support_metadata, writer
+from exporters.containers.tflite.writer import INPUT
+from exporters.errors import ArtifactError, ExportError
 from exporters.labels import labels
-from exporters.network.graphs import CLASSIFICATION
+from exporters.network.quantization import Precision, Quantization
+from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.record import Record
 
-_PREDICTIONS = "InceptionResnetV2/Predictions"
-_LAST_OPERATOR = {
-    "feature_vector": "MEAN",
-    "logits": "FULLY_CONNECTED",
-    "probabilities": "SOFTMAX",
-}
 _OUTPUT_DESCRIPTION = {
     "feature_vector": "1536 features.",
     "logits": "Logits of 1001 classes; the first is background.",
     "probabilities": "Probabilities of 1001 classes; the first is background.",
 }
-_ROUNDING = 1.0001
-"""Half a step, and what float32 arithmetic on it may add."""
 
 
-def write(inputs: ExportInputs, format: str, task: str, path: Path) -> None:
+def write(
+    build: Build, precision: Precision, task: Task, record: Record, path: Path
+) -> None:
     """Writes a TFLite file.
 
     Its input is "images", [batch, height, width, 3], float32 in [0, 1]; a batch of one
     unless the consumer resizes it. Its output is "feature_vector" [batch, 1536],
-    "logits" [batch, 1001], or with `options.softmax` "probabilities" [batch, 1001].
-    tflite-int8 has them as integers if `options.integer_type` says so. With
+    "logits" [batch, classes], or with `options.softmax` "probabilities". Where all is
+    quantized, both are integers if `options.integer_type` says so. With
     `options.signed_input`, images are in [-1, 1], as the published
     tensorflow/inception_resnet_v2/1 had them.
 
     Args:
-      inputs: checkpoint, options, and images for tflite-int8.
-      format: one of the four formats' names.
-      task: "feature_vector" or "classification".
+      build: checkpoint, options, and images to calibrate with.
+      precision: in what numbers.
+      task: what for.
+      record: what the file says about itself.
       path: the file to write.
 
     Raises:
-      ExportError: no image size, calibration images of another, or a weight too large
-        for float16.
+      ExportError: no image size, no calibration images, or a weight too large for
+        float16.
     """
-    signed = inputs.options.signed_input
-    output = "feature_vector"
-    if task == CLASSIFICATION:
-        output = "probabilities" if inputs.options.softmax else "logits"
-    network = _network(inputs).up_to(_LAST_OPERATOR[output])
-    statistics = _statistics(inputs) if format == INT8 else None
-    if signed:
-        network = network.with_signed_input()
-        statistics = statistics and statistics.with_signed_input(network.images)
-    outer_type = inputs.options.integer_type if format == INT8 else "float32"
-    record = reader.make_record(inputs.checkpoint, format, task, signed_input=signed)
-    description = _description(inputs, format, task)
-    input_range, output_range = (-1.0 if signed else 0.0, 1.0), (0.0, 1.0)
-    if outer_type != "float32":
-        limits = np.iinfo(outer_type)
-        input_range = output_range = (limits.min, limits.max)
+    options = build.options
+    size, input_range = options.image_size, options.input_range
+    if size is None:
+        raise ExportError("TFLite needs an image size")
+    output, endpoint = task.output, task.endpoint
+    if task is CLASSIFICATION and options.softmax:
+        output, endpoint = "probabilities", "Predictions"
+    is_quantized = precision.activations == "int8"
+    outer_type = options.integer_type if is_quantized else "float32"
+    description = _description(record)
     metadata = {
         support_metadata.METADATA: support_metadata.build(
             description=description,
-            image_size=network.image_size,
-            normalization=(127.5, 127.5) if signed else (0.0, 255.0),
-            input_range=input_range,
+            image_size=size,
+            normalization=(127.5, 127.5) if options.signed_input else (0.0, 255.0),
+            input_range=_outer_range(outer_type, input_range),
             output_name=output,
             output_description=_OUTPUT_DESCRIPTION[output],
-            output_range=output_range if output == "probabilities" else None,
-            has_labels=task == CLASSIFICATION,
+            output_range=(
+                _outer_range(outer_type, (0.0, 1.0))
+                if output == "probabilities"
+                else None
+            ),
+            has_labels=task is CLASSIFICATION,
         ),
-        reader.RECORD: record.to_json(),
+        reader.RECORD: record.to_text().encode(),
+        reader.SEAL: reader.UNSEALED,
     }
     path.write_bytes(
         writer.write(
-            network,
-            format,
-            {output: network.layers[-1].name},
+            build.network.up_to([endpoint]),
+            build.weights(input_range),
+            size,
+            precision,
+            {output: build.network.endpoints[endpoint]},
             description=description,
             metadata=metadata,
-            statistics=statistics,
+            quantized=build.quantized(precision, input_range) if is_quantized else None,
             outer_type=outer_type,
         )
     )
-    if task == CLASSIFICATION:
+    if task is CLASSIFICATION:
         support_metadata.append_labels(path, labels())
     reader.seal(path)
+
+
+def _outer_range(
+    outer_type: str, float_range: tuple[float, float]
+) -> tuple[float, float]:
+    if outer_type == "float32":
+        return float_range
+    limits = np.iinfo(outer_type)
+    return limits.min, limits.max
 
 
 def open(path: Path) -> OpenedArtifact:
@@ -112,9 +114,8 @@ def open(path: Path) -> OpenedArtifact:
     Raises:
       ArtifactError: the file is no TFLite file, none of this toolkit's, or damaged.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    record = reader.read_record(path)
+    file = reader.read(path)
+    record = file.record
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
         runner = interpreter.get_signature_runner()
@@ -122,107 +123,60 @@ def open(path: Path) -> OpenedArtifact:
         raise ArtifactError(
             f"TFLite's interpreter cannot read {path}: {first_line(error)}"
         ) from error
+    task = TASKS[record.task]
     _, height, width, _ = runner.get_input_details()[INPUT]["shape"]
+    is_signed = bool(record.options.get("signed_input"))
+    # A file of irv2 0.1 does not say whether it gives probabilities.
+    has_softmax = record.options.get(
+        "softmax", "probabilities" in runner.get_output_details()
+    )
+    output = "probabilities" if has_softmax and task is CLASSIFICATION else task.output
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        if record.signed_input:
-            images = images * 2 - 1
-        return _run(runner, images)
+        return _run(runner, images * 2 - 1 if is_signed else images)
 
     return OpenedArtifact(
         format=record.format,
-        task=record.task,
-        checkpoint_identity=record.checkpoint_identity,
-        is_stand_in=record.stand_in,
+        task=task,
+        record=record,
         image_size=(int(height), int(width)),
+        outputs={output: Output(output)},
         run=run,
-        weights=lambda: _weights(path, record),
+        weights=file.weights,
+        activations=file.activations,
+        input_range=(-1.0, 1.0) if is_signed else (0.0, 1.0),
         is_folded=True,
     )
 
 
-def _network(inputs: ExportInputs) -> networks.Network:
-    """Returns the whole network, made once for all formats and tasks."""
-    size = inputs.options.image_size
-    if size is None:
-        raise ExportError("TFLite needs an image size")
-    key = f"tflite network {size}"
-    if key not in inputs.shared:
-        graph = inference_graph.build(
-            inputs.graphs.get(), inputs.checkpoint, CLASSIFICATION, (_PREDICTIONS,)
-        )
-        inputs.shared[key] = networks.from_inference_graph(graph, size)
-    return inputs.shared[key]
-
-
-def _statistics(inputs: ExportInputs) -> quantization.Statistics:
-    """Returns the activations' statistics, measured once for both tasks."""
-    network = _network(inputs)
-    images = inputs.calibration.images
-    if images.shape[1:] != (*network.image_size, 3) or not len(images):
-        raise ExportError(
-            f"calibration images have the shape {list(images.shape)}; expected "
-            f"[at least 1, {', '.join(map(str, network.image_size))}, 3]."
-        )
-    key = f"tflite statistics {network.image_size}"
-    if key not in inputs.shared:
-        everything = {layer.name: layer.name for layer in network.layers}
-        model = bytes(writer.write(network, FLOAT32, everything))
-        inputs.shared[key] = quantization.measure(model, network, images)
-    return inputs.shared[key]
-
-
-def _description(inputs: ExportInputs, format: str, task: str) -> str:
-    checkpoint = inputs.checkpoint
+def _description(record: Record) -> str:
     stand_in = "STAND-IN: its weights are generated and classify nothing. "
     return (
-        f"Inception-ResNet-v2, {task}, {format}. "
-        f"{stand_in if checkpoint.is_stand_in else ''}"
-        f"Checkpoint {checkpoint.identity} ({checkpoint.provenance.value})."
+        f"Inception-ResNet-v2, {record.task}, {record.format}. "
+        f"{stand_in if record.stand_in else ''}"
+        f"Checkpoint {record.checkpoint_identity} ({record.provenance})."
     )
 
 
 def _run(runner, images: np.ndarray) -> dict[str, np.ndarray]:
     """Runs images one by one, with quantization where the file has integers."""
     input_type = runner.get_input_details()[INPUT]
-    (output,) = runner.get_output_details()
-    output_type = runner.get_output_details()[output]
-    rows = []
+    output_types = runner.get_output_details()
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in output_types}
     for image in images:
         image = image[np.newaxis].astype(np.float32)
         if quantized := _quantization(input_type):
             image = quantized.quantize(image, input_type["dtype"])
-        rows.append(runner(**{INPUT: image})[output])
-    result = np.concatenate(rows)
-    if quantized := _quantization(output_type):
-        result = quantized.dequantize(result)
-    return {output: result.astype(np.float32)}
+        for name, row in runner(**{INPUT: image}).items():
+            if quantized := _quantization(output_types[name]):
+                row = quantized.dequantize(row)
+            rows[name].append(row.astype(np.float32))
+    return {name: np.concatenate(found) for name, found in rows.items()}
 
 
-def _quantization(details) -> quantization.Quantization | None:
+def _quantization(details) -> Quantization | None:
     """Returns the quantization of a tensor, None for float32."""
     if details["dtype"] == np.float32:
         return None
     scale, zero_point = details["quantization"]
-    return quantization.Quantization(np.array([scale]), zero_point)
-
-
-def _weights(
-    path: Path, record: reader.Record
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns name -> (folded weight of the checkpoint, allowed error)."""
-    stored, shifts = reader.read_weights(path)
-    weights: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for name, weight in stored.items():
-        values, half_step = weight.to_float()
-        allowed = half_step * _ROUNDING
-        if name.endswith("/weights"):
-            values = networks.kernel_from_tflite(values)
-            allowed = networks.kernel_from_tflite(allowed)
-            if record.signed_input and not weights:  # The first kernel was halved.
-                values, allowed = values * 2, allowed * 2
-        elif shifts:
-            rounding = 2 * np.spacing(np.float32(np.abs(values) + np.abs(shifts[name])))
-            values, allowed = values + shifts[name], allowed + rounding
-        weights[name] = values, allowed
-    return weights
+    return Quantization(np.array([scale], np.float32), zero_point)

@@ -12,7 +12,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from exporters.containers.tflite.quantization import Quantization
+from exporters.network.quantization import Quantization
 
 IDENTIFIER = b"TFL3"
 SIGNATURE = "serving_default"

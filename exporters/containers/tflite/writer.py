@@ -6,34 +6,37 @@ for the same network.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, assert_never
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from exporters.artifact import ExportError
 from exporters.containers.tflite.flatbuffer import ModelBuilder
-from exporters.containers.tflite.network import Layer, Network
-from exporters.containers.tflite.quantization import (
+from exporters.errors import ExportError
+from exporters.network.folding import Weights
+from exporters.network.layers import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalMean,
+    Layer,
+    Network,
+    Pool,
+    Softmax,
+    transpose,
+)
+from exporters.network.quantization import (
+    Integers,
+    Precision,
     Quantization,
-    Statistics,
-    of_activations,
+    QuantizedNetwork,
     of_kernel,
-    rounding_shift,
 )
 
-FLOAT32 = "tflite-float32"
-INT8 = "tflite-int8"
-
 INPUT = "images"
-BIAS_SHIFTS = "irv2_bias_shifts"
-"""Name of the metadata that holds what was taken off the biases: float32, one after the
-other in the order of layers."""
-
-_LEAST_QUANTIZED = 1024
-"""Smaller kernels stay float32 where the activations do. That is the first one, on
-which accuracy depends most."""
 _FLOAT32_VERSION = 1
 _INT8_VERSION = 2
 _INT8_WEIGHTS_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4}
@@ -45,54 +48,48 @@ _UINT8_ZERO = 128
 
 def write(
     network: Network,
-    precision: str,
+    weights: Mapping[str, Weights],
+    image_size: tuple[int, int],
+    precision: Precision,
     outputs: Mapping[str, str],
     *,
     description: str = "",
     metadata: Mapping[str, bytes] | None = None,
-    statistics: Statistics | None = None,
+    quantized: QuantizedNetwork | None = None,
     outer_type: str = "float32",
 ) -> memoryview:
     """Writes a network as a TFLite flatbuffer.
 
     Args:
-      network: in float32.
-      precision: name of the format, such as "tflite-float16".
+      network: the layers.
+      weights: of the layers, by scope.
+      image_size: (height, width) in pixels.
+      precision: in what numbers.
       outputs: name in the signature -> name of a layer.
       description: of the model, for people.
       metadata: name -> content of the model's metadata.
-      statistics: of the activations, for "tflite-int8".
-      outer_type: "float32", "uint8" or "int8", of the input and output of
-        "tflite-int8".
+      quantized: the network in integers, if that is its precision.
+      outer_type: "float32", "uint8" or "int8", of the input and output where all
+        between is quantized.
 
     Raises:
       ExportError: a weight is too large for float16.
     """
-    writer = _writer(network, precision, statistics, np.dtype(outer_type))
+    writer: _Writer
+    in_float = precision.float_layers(network)
+    if quantized:
+        writer = _Int8Writer(network, weights, image_size, quantized, outer_type)
+    elif precision.weights == "int8":
+        writer = _DynamicInt8Writer(network, weights, image_size, in_float)
+    elif precision.weights == "float16":
+        writer = _Float16Writer(network, weights, image_size)
+    else:
+        writer = _Writer(network, weights, image_size)
     inputs = {INPUT: writer.add_input()}
     for layer in network.layers:
         writer.add_layer(layer)
     results = {name: writer.add_output(name, layer) for name, layer in outputs.items()}
-    metadata = dict(metadata or {})
-    if writer.bias_shifts:
-        metadata[BIAS_SHIFTS] = b"".join(
-            writer.bias_shifts.get(name, np.zeros_like(values)).tobytes()
-            for name, values in network.biases().items()
-        )
-    return writer.builder.finish(inputs, results, description, metadata)
-
-
-def _writer(network, precision, statistics, outer_type) -> _Writer:
-    match precision:
-        case "tflite-float32":
-            return _Writer(network)
-        case "tflite-float16":
-            return _Float16Writer(network)
-        case "tflite-dynamic-int8":
-            return _DynamicInt8Writer(network)
-        case "tflite-int8":
-            return _Int8Writer(network, statistics, outer_type)
-    raise ValueError(f"unknown precision {precision!r}")
+    return writer.builder.finish(inputs, results, description, metadata or {})
 
 
 class _Writer:
@@ -101,22 +98,31 @@ class _Writer:
     Attributes:
       builder: of the model.
       network: what is written.
+      weights: of the layers, by scope.
+      shapes: of the activations, for a batch of one.
       indices: of the activations' tensors, by name.
-      bias_shifts: what was taken off a bias, by the bias's name.
     """
 
     version = _FLOAT32_VERSION
 
-    def __init__(self, network: Network):
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, Weights],
+        image_size: tuple[int, int],
+    ):
         self.builder = ModelBuilder()
         self.network = network
+        self.weights = weights
+        self.shapes = {
+            name: (1, *shape) for name, shape in network.shapes(image_size).items()
+        }
         self.indices: dict[str, int] = {}
-        self.bias_shifts = dict(network.bias_shifts)
+        self._pooled: dict[str, str] = {}  # GlobalMean -> what it reads.
 
     def add_input(self) -> int:
         """Adds the images and returns the model's input."""
-        shape = (1, *self.network.image_size, 3)
-        return self.add_activation(self.network.images, shape)
+        return self.add_activation(self.network.input)
 
     def add_output(self, name: str, layer: str) -> int:
         """Returns the model's output for a layer, which may be named if it is added."""
@@ -124,38 +130,96 @@ class _Writer:
 
     def add_layer(self, layer: Layer) -> None:
         """Adds a layer with its weights."""
-        inputs = [self.indices[name] for name in layer.inputs]
-        version = self.version
-        if layer.scope:
-            *weights, version = self.add_weights(layer)
-            inputs += weights
-        elif layer.operator == "MEAN":
-            axes = np.array([1, 2], np.int32)
-            inputs.append(self.builder.add_constant("axes", axes))
-        output = self.add_activation(layer.name, layer.shape)
-        options = _options(layer)
-        self.builder.add_operator(layer.operator, version, inputs, output, **options)
+        match layer:
+            case Conv(_, x):
+                self._add_weighted("CONV_2D", layer, **_strides(layer), **_relu(layer))
+            case Dense(_, x):
+                # Where weights alone are int8, activations are rounded on the way.
+                self._add_weighted(
+                    "FULLY_CONNECTED", layer, asymmetricQuantizeInputs=True
+                )
+            case Pool(name, x, kind, window):
+                operator = "MAX_POOL_2D" if kind == "max" else "AVERAGE_POOL_2D"
+                size: dict[str, Any] = {
+                    "filterHeight": window[0],
+                    "filterWidth": window[1],
+                }
+                self._add(operator, [x], name, **_strides(layer), **size)
+            case Concat(name, inputs):
+                axis = len(self.shapes[name]) - 1
+                self._add("CONCATENATION", inputs, name, axis=axis)
+            case Add(name, inputs):
+                self._add("ADD", inputs, name, **_relu(layer))
+            case GlobalMean(name, x):
+                self._pooled[name] = x  # Flattened by the same operator.
+            case Flatten(name, x):
+                axes = self.builder.add_constant("axes", np.array([1, 2], np.int32))
+                self._add("MEAN", [self._pooled[x]], name, constants=[axes])
+            case Softmax():
+                self.add_softmax(layer)
+            case _:
+                assert_never(layer)
 
-    def add_activation(self, name: str, shape: tuple[int, ...]) -> int:
+    def add_softmax(self, layer: Softmax) -> None:
+        self._add("SOFTMAX", [layer.input], layer.name, beta=1.0)
+
+    def _add_weighted(self, operator: str, layer: Conv | Dense, **options: Any) -> None:
+        kernel, bias, version = self.add_weights(layer, operator)
+        self._add(
+            operator,
+            [layer.input],
+            layer.name,
+            version=version,
+            constants=[kernel, bias],
+            **options,
+        )
+
+    def _add(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        output: str,
+        *,
+        version: int | None = None,
+        constants: Sequence[int] = (),
+        **options: Any,
+    ) -> None:
+        tensors = [*(self.indices[name] for name in inputs), *constants]
+        self.builder.add_operator(
+            operator,
+            version or self.version,
+            tensors,
+            self.add_activation(output),
+            **options,
+        )
+
+    def add_activation(self, name: str) -> int:
         """Adds the tensor of an activation."""
-        index = self.builder.add_activation(name, shape, np.float32)
+        index = self.builder.add_activation(name, self.shapes[name], np.float32)
         self.indices[name] = index
         return index
 
-    def add_weights(self, layer: Layer) -> tuple[int, int, int]:
+    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
         """Adds a layer's weights and biases; returns both, and the operator's version."""
-        names = f"{layer.scope}/weights", f"{layer.scope}/biases"
-        kernel, bias = (self.add_float(name) for name in names)
+        weights = self.weights[layer.scope]
+        kernel = self.add_float(f"{layer.scope}/weights", to_tflite(weights.kernel))
+        bias = self.add_float(f"{layer.scope}/biases", weights.bias)
         return kernel, bias, _FLOAT32_VERSION
 
-    def add_float(self, name: str) -> int:
+    def add_float(self, name: str, values: np.ndarray) -> int:
         """Adds weights or biases that a float32 operator can use."""
-        return self.builder.add_constant(name, self.network.weights[name])
+        return self.builder.add_constant(name, values)
+
+    def add_integers(self, name: str, integers: Integers) -> int:
+        """Adds quantized weights or biases."""
+        values = integers.values
+        if values.ndim > 1:
+            values = to_tflite(values)
+        return self.builder.add_constant(name, values, integers.quantization)
 
 
 class _Float16Writer(_Writer):
-    def add_float(self, name: str) -> int:
-        values = self.network.weights[name]
+    def add_float(self, name: str, values: np.ndarray) -> int:
         largest = np.abs(values).max()
         if largest > np.finfo(np.float16).max:
             raise ExportError(f"{name} has the value {largest}, too large for float16.")
@@ -166,41 +230,56 @@ class _Float16Writer(_Writer):
 
 
 class _DynamicInt8Writer(_Writer):
-    def add_weights(self, layer: Layer) -> tuple[int, int, int]:
-        name = f"{layer.scope}/weights"
-        kernel = self.network.weights[name]
-        if kernel.size < _LEAST_QUANTIZED:
-            return super().add_weights(layer)
-        quantization = of_kernel(kernel)
-        integers = quantization.quantize(kernel, np.int8)
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, Weights],
+        image_size: tuple[int, int],
+        in_float: Collection[str],
+    ):
+        super().__init__(network, weights, image_size)
+        self.in_float = in_float
+
+    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+        weights = self.weights[layer.scope]
+        if layer.name in self.in_float:
+            return super().add_weights(layer, operator)
+        rounding = of_kernel(weights.kernel)
+        integers = Integers(rounding.quantize(weights.kernel, np.int8), rounding)
         return (
-            self.builder.add_constant(name, integers, quantization),
-            self.add_float(f"{layer.scope}/biases"),
-            _DYNAMIC_VERSIONS[layer.operator],
+            self.add_integers(f"{layer.scope}/weights", integers),
+            self.add_float(f"{layer.scope}/biases", weights.bias),
+            _DYNAMIC_VERSIONS[operator],
         )
 
 
 class _Int8Writer(_Writer):
     version = _INT8_VERSION
 
-    def __init__(self, network: Network, statistics: Statistics, outer_type: np.dtype):
-        super().__init__(network)
-        self.quantizations = of_activations(network, statistics.ranges)
-        self.means = statistics.means
-        self.outer_type = outer_type
+    def __init__(
+        self,
+        network: Network,
+        weights: Mapping[str, Weights],
+        image_size: tuple[int, int],
+        quantized: QuantizedNetwork,
+        outer_type: str,
+    ):
+        super().__init__(network, weights, image_size)
+        self.quantized = quantized
+        self.quantizations = dict(quantized.activations)
+        self.outer_type = np.dtype(outer_type)
 
-    def add_activation(self, name: str, shape: tuple[int, ...]) -> int:
-        quantization = self.quantizations[name]
-        index = self.builder.add_activation(name, shape, np.int8, quantization)
+    def add_activation(self, name: str) -> int:
+        index = self.builder.add_activation(
+            name, self.shapes[name], np.int8, self.quantizations[name]
+        )
         self.indices[name] = index
         return index
 
     def add_input(self) -> int:
         if self.outer_type == np.int8:
             return super().add_input()
-        outer = self.add_outer(
-            INPUT, self.network.images, (1, *self.network.image_size, 3)
-        )
+        outer = self.add_outer(INPUT, self.network.input)
         is_float = self.outer_type == np.float32
         version = _FLOAT32_VERSION if is_float else _INT8_VERSION
         self.builder.add_operator("QUANTIZE", version, [outer], super().add_input())
@@ -210,64 +289,59 @@ class _Int8Writer(_Writer):
         inner = self.indices[layer]
         if layer not in self.quantizations or self.outer_type == np.int8:
             return inner
-        outer = self.add_outer(name, layer, self.builder.shape(inner))
+        outer = self.add_outer(name, layer)
         operator = "DEQUANTIZE" if self.outer_type == np.float32 else "QUANTIZE"
         self.builder.add_operator(operator, _INT8_VERSION, [inner], outer)
         return outer
 
-    def add_outer(self, name: str, activation: str, shape: Sequence[int]) -> int:
+    def add_outer(self, name: str, activation: str) -> int:
         """Adds the tensor that stands for an activation outside of the model."""
-        quantization = None
+        rounding = None
         if self.outer_type == np.uint8:
             inner = self.quantizations[activation]
-            quantization = Quantization(inner.scale, inner.zero_point + _UINT8_ZERO)
-        return self.builder.add_activation(name, shape, self.outer_type, quantization)
+            rounding = Quantization(inner.scale, inner.zero_point + _UINT8_ZERO)
+        shape = self.shapes[activation]
+        return self.builder.add_activation(name, shape, self.outer_type, rounding)
 
-    def add_layer(self, layer: Layer) -> None:
-        if layer.operator == "SOFTMAX" and self.outer_type == np.float32:
-            # In float32: as int8, probabilities would be multiples of 1/256.
-            logits = self.add_output(f"{layer.name}/logits", layer.inputs[0])
-            del self.quantizations[layer.name]
-            output = super().add_activation(layer.name, layer.shape)
-            self.builder.add_operator(
-                "SOFTMAX", _FLOAT32_VERSION, [logits], output, **_options(layer)
-            )
-        else:
-            super().add_layer(layer)
-
-    def add_weights(self, layer: Layer) -> tuple[int, int, int]:
-        name, bias_name = f"{layer.scope}/weights", f"{layer.scope}/biases"
-        kernel, bias = self.network.weights[name], self.network.weights[bias_name]
-        source = self.quantizations[layer.inputs[0]]
-        quantization = of_kernel(kernel, bias, float(source.scale[0]))
-        integers = quantization.quantize(kernel, np.int8)
-        shift = rounding_shift(
-            kernel, quantization.dequantize(integers), self.means[layer.inputs[0]]
+    def add_softmax(self, layer: Softmax) -> None:
+        if self.outer_type != np.float32:
+            super().add_softmax(layer)
+            return
+        # In float32: as int8, probabilities would be multiples of 1/256.
+        logits = self.add_output(f"{layer.name}/logits", layer.input)
+        del self.quantizations[layer.name]
+        output = super().add_activation(layer.name)
+        self.builder.add_operator(
+            "SOFTMAX", _FLOAT32_VERSION, [logits], output, beta=1.0
         )
-        self.bias_shifts[bias_name] = self.bias_shifts.get(bias_name, 0) + shift
-        bias_quantization = Quantization(quantization.scale * source.scale)
-        bias_integers = bias_quantization.quantize(bias - shift, np.int32)
+
+    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+        quantized = self.quantized.weights[layer.scope]
         return (
-            self.builder.add_constant(name, integers, quantization),
-            self.builder.add_constant(bias_name, bias_integers, bias_quantization),
-            _INT8_WEIGHTS_VERSIONS[layer.operator],
+            self.add_integers(f"{layer.scope}/weights", quantized.kernel),
+            self.add_integers(f"{layer.scope}/biases", quantized.bias),
+            _INT8_WEIGHTS_VERSIONS[operator],
         )
 
 
-def _options(layer: Layer) -> dict[str, Any]:
-    """Returns the options of a layer's operator, by their names in the schema."""
-    options: dict[str, Any] = {}
-    if layer.has_relu:
-        options["fusedActivationFunction"] = schema.ActivationFunctionType.RELU
-    if layer.operator in ("CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D"):
-        options["padding"] = getattr(schema.Padding, layer.padding)
-        options["strideH"], options["strideW"] = layer.strides
-    if layer.operator in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
-        options["filterHeight"], options["filterWidth"] = layer.window
-    if layer.operator == "FULLY_CONNECTED":
-        options["asymmetricQuantizeInputs"] = True  # Where weights alone are int8.
-    if layer.operator == "CONCATENATION":
-        options["axis"] = len(layer.shape) - 1
-    if layer.operator == "SOFTMAX":
-        options["beta"] = 1.0
-    return options
+def to_tflite(kernel: np.ndarray) -> np.ndarray:
+    """Moves the output channel of a TensorFlow kernel to the front."""
+    axes = ("HWIO", "OHWI") if kernel.ndim == 4 else ("IO", "OI")
+    return np.ascontiguousarray(transpose(kernel, *axes))
+
+
+def from_tflite(kernel: np.ndarray) -> np.ndarray:
+    """Reverses `to_tflite`."""
+    axes = ("OHWI", "HWIO") if kernel.ndim == 4 else ("OI", "IO")
+    return transpose(kernel, *axes)
+
+
+def _strides(layer: Conv | Pool) -> dict[str, Any]:
+    padding = getattr(schema.Padding, layer.padding)
+    return {"padding": padding, "strideH": layer.stride, "strideW": layer.stride}
+
+
+def _relu(layer: Conv | Add) -> dict[str, Any]:
+    if not layer.relu:
+        return {}
+    return {"fusedActivationFunction": schema.ActivationFunctionType.RELU}

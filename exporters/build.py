@@ -1,0 +1,158 @@
+"""What one build shares: a checkpoint, options, calibration images, and what they give.
+
+Everything derived is computed when it is first asked for, and kept with the build. Other
+inputs are another build (`dataclasses.replace`), so nothing that is kept can be stale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from checkpoints.reader import Checkpoint
+from exporters import calibration
+from exporters.calibration import CalibrationImages
+from exporters.errors import ExportError
+from exporters.network import folding, layers
+from exporters.network.graphs import NetworkGraphs
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE, MINIMUM_IMAGE_SIZE
+from exporters.network.quantization import (
+    Precision,
+    QuantizedNetwork,
+    Statistics,
+    quantize_network,
+)
+
+T = TypeVar("T")
+
+MAXIMUM_IMAGE_SIZE = 2048
+"""In pixels; keeps the memory that comparing takes in bounds."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions:
+    """Choices of the deployable formats; the published formats have none.
+
+    Attributes:
+      image_size: (height, width) in pixels; None leaves both to each batch (ONNX).
+      nchw: input as [batch, 3, height, width] instead of NHWC (ONNX).
+      endpoints: show the endpoints as outputs too (ONNX).
+      softmax: probabilities instead of logits (TFLite classification).
+      integer_type: "float32", "uint8" or "int8": type of input and output of the full
+        int8 TFLite.
+      signed_input: images in [-1, 1], as the published TFLite took them (TFLite).
+
+    Raises:
+      ExportError: the image size is one that the network or a comparison cannot take.
+    """
+
+    image_size: tuple[int, int] | None = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
+    nchw: bool = False
+    endpoints: bool = False
+    softmax: bool = False
+    integer_type: str = "float32"
+    signed_input: bool = False
+
+    def __post_init__(self) -> None:
+        smallest, largest = MINIMUM_IMAGE_SIZE, MAXIMUM_IMAGE_SIZE
+        if self.image_size and not all(
+            smallest <= pixels <= largest for pixels in self.image_size
+        ):
+            height, width = self.image_size
+            raise ExportError(
+                f"image size {height} x {width}: expected at least {smallest} x "
+                f"{smallest} pixels, at most {largest} x {largest}"
+            )
+
+    @property
+    def input_range(self) -> tuple[float, float]:
+        """Values of black and white in the images that a file takes."""
+        return (-1.0, 1.0) if self.signed_input else (0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Build:
+    """What every writer starts from.
+
+    Attributes:
+      checkpoint: the weights, checked.
+      options: choices of the user.
+      calibration: images for the quantized formats, None where none was asked for.
+      graphs: TF-Slim's graphs, which do not depend on the weights.
+    """
+
+    checkpoint: Checkpoint
+    options: ExportOptions = ExportOptions()
+    calibration: CalibrationImages | None = None
+    graphs: NetworkGraphs = dataclasses.field(default_factory=NetworkGraphs)
+    _kept: dict[Any, Any] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @functools.cached_property
+    def network(self) -> layers.Network:
+        """All layers, up to the probabilities."""
+        return layers.inception_resnet_v2()
+
+    def weights(
+        self, input_range: tuple[float, float] = (0.0, 1.0)
+    ) -> Mapping[str, folding.Weights]:
+        """The weights of all layers, by scope, folded for images of a range."""
+        return self.once(_folded, input_range)
+
+    @functools.cached_property
+    def statistics(self) -> Statistics:
+        """What activations are like over the calibration images.
+
+        Raises:
+          ExportError: there are none, or not of the size that the options say.
+        """
+        if self.calibration is None or not len(self.calibration.images):
+            raise ExportError(
+                "no calibration images: the ranges of activations are taken from them"
+            )
+        images = self.calibration.images
+        size = self.options.image_size
+        if size and images.shape[1:] != (*size, 3):
+            raise ExportError(
+                f"calibration images have the shape {list(images.shape)}; expected "
+                f"[count, {size[0]}, {size[1]}, 3]"
+            )
+        return calibration.measure(self.network, self.weights(), images)
+
+    def quantized(
+        self, precision: Precision, input_range: tuple[float, float] = (0.0, 1.0)
+    ) -> QuantizedNetwork:
+        """The network in integers, for images of a range.
+
+        Raises:
+          ExportError: there are no calibration images.
+        """
+        return self.once(_quantized, precision, input_range)
+
+    def once(self, make: Callable[..., T], *arguments: Any) -> T:
+        """Returns `make(build, *arguments)`, made at the first call with these."""
+        key = (make, *arguments)
+        if key not in self._kept:
+            self._kept[key] = make(self, *arguments)
+        return self._kept[key]
+
+
+def _folded(
+    build: Build, input_range: tuple[float, float]
+) -> dict[str, folding.Weights]:
+    return folding.fold(build.network, build.checkpoint, input_range)
+
+
+def _quantized(
+    build: Build, precision: Precision, input_range: tuple[float, float]
+) -> QuantizedNetwork:
+    images = build.network.input
+    return quantize_network(
+        build.network,
+        build.weights(input_range),
+        build.statistics.with_input_range(images, input_range),
+        precision,
+    )

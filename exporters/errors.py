@@ -1,0 +1,13 @@
+"""Troubles that a user can act on, a type for each kind."""
+
+
+class ExportError(Exception):
+    """An option or input that no artifact can be made of."""
+
+
+class ArtifactError(Exception):
+    """A path that holds no readable artifact of a known format."""
+
+
+class UnknownFormatError(Exception):
+    """A format or task name that is not in the table."""

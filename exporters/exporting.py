@@ -1,0 +1,353 @@
+"""Exporting: every artifact is written aside, compared, and moved to its place."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from checkpoints import files
+from checkpoints.reader import Checkpoint, open_checkpoint
+from exporters import calibration as calibrations
+from exporters import manifest
+from exporters import record as records
+from exporters.build import Build, ExportOptions
+from exporters.errors import ArtifactError, ExportError
+from exporters.formats import Format, open_artifact, select, select_tasks
+from exporters.network.tasks import Task
+from exporters.parity import ParityImages, ParityReport, compare
+from exporters.progress import STAND_IN, Note, Progress, Step, silent
+from exporters.reference import Reference
+
+PathLike = str | os.PathLike[str]
+
+_QUANTIZATION_HINT = (
+    "Quantization fits images like those it was calibrated on; give such images to "
+    "calibrate and to compare on."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedArtifact:
+    """What came of one artifact.
+
+    Attributes:
+      path: the file or directory, or where it would be.
+      format: name of its format.
+      task: name of its task.
+      bytes: size of all its files; 0 if it was not kept.
+      seconds: time to "write" it, and to "verify" it.
+      report: the comparison with the checkpoint, None if there was none.
+      error: why it could not be made, None if it could.
+    """
+
+    path: Path
+    format: str
+    task: str
+    bytes: int = 0
+    seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    report: ParityReport | None = None
+    error: str | None = None
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is at its place."""
+        return self.error is None and (self.report is None or self.report.passed)
+
+    @property
+    def failures(self) -> list[str]:
+        """Says in words why it was not kept."""
+        if self.error is not None:
+            return [self.error]
+        return self.report.failures() if self.report else []
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """What came of an export.
+
+    Attributes:
+      output: the directory.
+      checkpoint: path of the checkpoint.
+      checkpoint_identity: of its weights.
+      is_stand_in: whether these are generated.
+      calibrated_on: the images that quantization took ranges from, if it took any.
+      compared_on: the images that artifacts were compared on, if they were.
+      artifacts: all that were asked for, in their order.
+      seconds: to "read" the checkpoint and to build its "graphs".
+    """
+
+    output: Path
+    checkpoint: Path
+    checkpoint_identity: str
+    is_stand_in: bool
+    calibrated_on: str | None
+    compared_on: str | None
+    artifacts: tuple[ExportedArtifact, ...]
+    seconds: Mapping[str, float]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all artifacts were kept."""
+        return all(artifact.is_kept for artifact in self.artifacts)
+
+
+def export(
+    checkpoint: PathLike | Checkpoint,
+    output: PathLike,
+    *,
+    formats: Iterable[str | Format] | None = None,
+    tasks: Iterable[str] | None = None,
+    options: ExportOptions | None = None,
+    images: PathLike | ParityImages | None = None,
+    calibration_images: PathLike | None = None,
+    verify: bool = True,
+    force: bool = False,
+    progress: Progress = silent,
+    reference: Reference | None = None,
+) -> Export:
+    """Makes artifacts from a checkpoint.
+
+    Each is compared with TF-Slim's network before it comes to its place, with its
+    manifest beside it; one that does not agree is not kept, and the others are made all
+    the same.
+
+    Args:
+      checkpoint: as `checkpoints.reader.open_checkpoint` takes it, or what it returned.
+      output: directory to export to; made if needed.
+      formats: names of formats, or rows like those of `exporters.formats`; None for all.
+      tasks: "feature_vector", "classification"; None for both.
+      options: choices for the deployable formats.
+      images: directory of images to compare on; None for generated ones.
+      calibration_images: directory of images to quantize with; None for generated ones.
+      verify: False skips the comparison.
+      force: replace artifacts that are there already.
+      progress: told what is done.
+      reference: what to compare with, by default TF-Slim's network with the checkpoint.
+
+    Returns:
+      What came of each artifact.
+
+    Raises:
+      CheckpointError, CheckpointLayoutError, ArchiveError: no checkpoint of the network.
+      UnknownFormatError: there is no such format or task.
+      ExportError: the options fit no format, or something is in the way in `output`.
+      ImageError: the images cannot be read.
+      OSError: the files cannot be read or written.
+    """
+    rows = _rows(formats)
+    options = options or ExportOptions()
+    output = Path(output)
+    _check_options(options, rows, calibration_images is not None)
+    _check_directory(output)
+    parity_images = None
+    if verify:
+        progress(Step("read images"))
+        parity_images = (
+            images
+            if isinstance(images, ParityImages)
+            else ParityImages(Path(images) if images else None)
+        )
+    calibration = None
+    if any(row.is_calibrated for row in rows):
+        progress(Step("read calibration images"))
+        directory = Path(calibration_images) if calibration_images else None
+        calibration = calibrations.calibration_images(directory, options.image_size)
+
+    start = time.monotonic()
+    if not isinstance(checkpoint, Checkpoint):
+        progress(Step(f"read {checkpoint}"))
+        checkpoint = open_checkpoint(Path(checkpoint))
+    seconds = {"read": time.monotonic() - start}
+    jobs = [
+        (row, task, output / row.artifact_name(task, checkpoint.is_stand_in))
+        for row in rows
+        for task in select_tasks(tasks)
+    ]
+    if not force:
+        _check_free([path for _, _, path in jobs])
+    if checkpoint.is_stand_in:
+        progress(STAND_IN)
+    if calibration:
+        progress(Note(f"Quantization is calibrated on {calibration.description}."))
+    if parity_images:
+        progress(Note(f"Artifacts are compared on {parity_images.description}."))
+
+    build = Build(checkpoint, options, calibration)
+    start = time.monotonic()
+    if verify or any(row.precision is None for row in rows):
+        progress(Step("build the network"))
+        build.graphs.get()
+    seconds["graphs"] = time.monotonic() - start
+    done = []
+    with reference or Reference(checkpoint, build.graphs) as opened:
+        for number, (row, task, path) in enumerate(jobs, start=1):
+            name = f"[{number}/{len(jobs)}] {task.name} {row.name}"
+
+            def at(state: str, name: str = name) -> None:
+                progress(Step(name, state))
+
+            one = _One(build, row, task, path, force, at)
+            done.append(one.export(opened if verify else None, parity_images))
+    return Export(
+        output=output,
+        checkpoint=checkpoint.path,
+        checkpoint_identity=checkpoint.identity,
+        is_stand_in=checkpoint.is_stand_in,
+        calibrated_on=calibration.description if calibration else None,
+        compared_on=parity_images.description if parity_images else None,
+        artifacts=tuple(done),
+        seconds=seconds,
+    )
+
+
+def _rows(formats: Iterable[str | Format] | None) -> list[Format]:
+    if formats is None:
+        return select(None)
+    rows = [
+        row if isinstance(row, Format) else select([row])[0]
+        for row in dict.fromkeys(formats)
+    ]
+    if not rows:
+        raise ExportError("no format was given")
+    return rows
+
+
+def _check_options(
+    options: ExportOptions, rows: Sequence[Format], has_calibration_images: bool
+) -> None:
+    """Refuses options that no format asked for heeds, and sizes that one cannot do."""
+    names = ", ".join(row.name for row in rows)
+    for field in dataclasses.fields(options):
+        is_given = getattr(options, field.name) != field.default
+        if is_given and not any(field.name in row.options for row in rows):
+            raise ExportError(f"{field.name} has no effect on {names}")
+    if has_calibration_images and not any(row.is_calibrated for row in rows):
+        raise ExportError(f"calibration images have no effect on {names}")
+    fixed = [row.name for row in rows if row.container.needs_image_size]
+    if options.image_size is None and fixed:
+        raise ExportError(
+            f"image size 'dynamic': {', '.join(fixed)} cannot do without a size. Name "
+            "other formats."
+        )
+
+
+def _check_directory(output: Path) -> None:
+    """Raises if nothing can be written to a directory, before any work is done."""
+    existing = next(
+        path for path in (output, *output.absolute().parents) if path.exists()
+    )
+    if not existing.is_dir():
+        raise ExportError(f"{existing} is a file; expected a directory to export to")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
+
+
+def _check_free(paths: Sequence[Path]) -> None:
+    existing = [path.name for path in paths if os.path.lexists(path)]
+    if existing:
+        raise ExportError(
+            f"{paths[0].parent} already holds {', '.join(existing)}. Use --force to "
+            "replace."
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _One:
+    """One artifact to be."""
+
+    build: Build
+    row: Format
+    task: Task
+    path: Path
+    force: bool
+    at: Callable[[str], None]
+
+    def export(
+        self, reference: Reference | None, parity_images: ParityImages | None
+    ) -> ExportedArtifact:
+        """Writes, compares and moves it to its place; or says why not."""
+        result = ExportedArtifact(self.path, self.row.name, self.task.name)
+        try:
+            with files.scratch_beside(self.path) as scratch:
+                return self._export(result, scratch, reference, parity_images)
+        except (ExportError, ArtifactError) as error:
+            return dataclasses.replace(result, error=str(error))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            return dataclasses.replace(
+                result, error=f"{self.path} cannot be written: {error.strerror}"
+            )
+
+    def _export(
+        self,
+        result: ExportedArtifact,
+        scratch: Path,
+        reference: Reference | None,
+        parity_images: ParityImages | None,
+    ) -> ExportedArtifact:
+        build, row, task = self.build, self.row, self.task
+        options = {name: getattr(build.options, name) for name in sorted(row.options)}
+        record = records.make(row.name, task.name, build.checkpoint, options)
+        unfinished = scratch / self.path.name
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "write"):
+            self.at("write")
+            row.write(build, task, record, unfinished)
+        if reference and parity_images:
+            with _timed(seconds, "verify"):
+                self.at("verify")
+                report = self._compare(unfinished, reference, parity_images)
+            result = dataclasses.replace(result, report=report, seconds=seconds)
+            if not report.passed:
+                return result
+        described = manifest.describe(
+            unfinished,
+            build.checkpoint,
+            record,
+            handle=row.handle(task.name),
+            calibration=(
+                build.calibration.description
+                if row.is_calibrated and build.calibration
+                else None
+            ),
+            compared_on=parity_images.description if parity_images else None,
+            parity=result.report.as_dict() if result.report else None,
+        )
+        files.write_json(manifest.path_of(unfinished), described)
+        size = files.size(unfinished)
+        if not self.force:
+            _check_free([self.path])
+        files.replace(
+            {
+                unfinished: self.path,
+                manifest.path_of(unfinished): manifest.path_of(self.path),
+            },
+            scratch,
+        )
+        return dataclasses.replace(result, bytes=size, seconds=seconds)
+
+    def _compare(
+        self, path: Path, reference: Reference, parity_images: ParityImages
+    ) -> ParityReport:
+        artifact, found = open_artifact(path, {self.row.name: self.row})
+        with artifact:
+            report = compare(
+                artifact, reference, parity_images, found.tolerance, found.precision
+            )
+        if artifact.task != self.task:
+            problem = f"it is for {artifact.task.name}"
+            report = dataclasses.replace(report, problems=(*report.problems, problem))
+        return report
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - start

@@ -1,0 +1,46 @@
+"""What a verb tells while it works, for whoever wants to show it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What is being done. Another name means that the step before is done.
+
+    Attributes:
+      name: of the step, such as "[3/22] feature_vector v3".
+      state: what it is at, such as "write".
+      done: how much of it is done, in `unit`.
+      total: how much there is, where that is known.
+      unit: what is counted.
+    """
+
+    name: str
+    state: str = ""
+    done: int | None = None
+    total: int | None = None
+    unit: Literal["", "bytes"] = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """Something that the user should know, in one sentence or a few."""
+
+    text: str
+
+
+Progress = Callable[[Step | Note], None]
+
+
+def silent(event: Step | Note) -> None:
+    """Shows nothing."""
+
+
+STAND_IN = Note(
+    "This checkpoint is a STAND-IN: its weights are generated and classify nothing. "
+    "What is made of it is marked as a stand-in."
+)

@@ -1,0 +1,183 @@
+"""The TF-Slim graph with a checkpoint's weights: what every artifact is compared with.
+
+It never passes through a writer, nor through the list of layers: it is the network of
+`exporters.network.inception_resnet_v2`, run by TensorFlow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from checkpoints.reader import Checkpoint
+from exporters.network import folding, layers
+from exporters.network.graphs import NetworkGraphs
+from exporters.network.layers import Conv, Softmax
+from exporters.network.tasks import CLASSIFICATION, Task
+
+if TYPE_CHECKING:
+    import tensorflow.compat.v1 as tf
+
+_VALUES = {"logits": "Logits", "probabilities": "Predictions"} | {
+    endpoint: endpoint for endpoint in CLASSIFICATION.endpoints
+}
+"""Name of a value -> TF-Slim's endpoint. "feature_vector" is a tensor of its own."""
+_MOST_KEPT_BYTES = 512 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Activations:
+    """What activations are like over the images that artifacts are compared on.
+
+    Attributes:
+      ranges: layer -> (smallest, largest) value, zero included.
+      largest_means: layer -> [channels], the largest magnitude that the mean of each
+        channel has in any image.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+    largest_means: Mapping[str, np.ndarray]
+
+
+class Reference(contextlib.AbstractContextManager):
+    """The network as TF-Slim defines it, holding a checkpoint's weights."""
+
+    def __init__(self, checkpoint: Checkpoint, graphs: NetworkGraphs | None = None):
+        self.checkpoint = checkpoint
+        self.network = layers.inception_resnet_v2()
+        self._graphs = graphs or NetworkGraphs()
+        self._sessions: dict[bool, tf.Session] = {}
+        self._kept: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
+        self._activations: dict[int, Activations] = {}
+        self._batches: dict[int, np.ndarray] = {}
+
+    def __exit__(self, *exception: object) -> None:
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+    def outputs(
+        self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
+    ) -> dict[str, np.ndarray]:
+        """Runs the network; what it gave for a batch is remembered, unless it is large.
+
+        Args:
+          batch: float32 [count, height, width, 3] in [0, 1].
+          values: "feature_vector" and, unless training, "logits", "probabilities" and
+            TF-Slim's names of endpoints.
+          is_training: normalize by the batch's statistics.
+
+        Returns:
+          Value -> array.
+        """
+        key = (id(batch), is_training)
+        kept = self._kept.get(key)
+        if kept is None:
+            wanted = {"feature_vector"}
+            if not is_training:
+                wanted |= _VALUES.keys()
+            if self._kept_bytes() + self._bytes_of(batch) > _MOST_KEPT_BYTES:
+                return self._run(batch, values, is_training)
+            kept = self._kept[key] = self._run(batch, wanted, is_training)
+            self._batches[id(batch)] = batch  # So that no other batch gets its id.
+        return {value: kept[value] for value in values}
+
+    def _kept_bytes(self) -> int:
+        return sum(
+            array.nbytes for kept in self._kept.values() for array in kept.values()
+        )
+
+    def _bytes_of(self, batch: np.ndarray) -> int:
+        """Size of all endpoints, in float32."""
+        shapes = self.network.shapes((batch.shape[1], batch.shape[2]))
+        numbers = (np.prod(shapes[name]) for name in self.network.endpoints.values())
+        return 4 * len(batch) * int(sum(numbers))
+
+    def _run(
+        self, batch: np.ndarray, values: Collection[str], is_training: bool
+    ) -> dict[str, np.ndarray]:
+        graph = self._graphs.get(is_training=is_training)
+        fetches = {
+            value: graph.feature_vector
+            if value == "feature_vector"
+            else graph.endpoints[_VALUES[value]]
+            for value in values
+        }
+        return self._session(is_training).run(fetches, {graph.images: batch})
+
+    def _session(self, is_training: bool) -> tf.Session:
+        if is_training not in self._sessions:
+            graph = self._graphs.get(is_training=is_training)
+            self._sessions[is_training] = graph.start_session(self.checkpoint)
+        return self._sessions[is_training]
+
+    def activations(self, batch: np.ndarray) -> Activations:
+        """Runs the network, image by image, and notes what its activations are like.
+
+        Args:
+          batch: float32 [count, height, width, 3] in [0, 1].
+        """
+        if id(batch) not in self._activations:
+            self._activations[id(batch)] = self._measure(batch)
+            self._batches[id(batch)] = batch
+        return self._activations[id(batch)]
+
+    def _measure(self, batch: np.ndarray) -> Activations:
+        graph = self._graphs.get()
+        tensors, scales = {}, {}
+        for layer in self.network.layers:
+            if not isinstance(layer, Softmax):
+                name = layer.name
+                tensors[name] = graph.graph.get_tensor_by_name(f"{name}:0")
+                # Of residuals, which TF-Slim multiplies later.
+                scales[name] = layer.scale if isinstance(layer, Conv) else 1.0
+        ranges = {name: (0.0, 0.0) for name in tensors}
+        means = {name: np.zeros(1) for name in tensors}
+        ranges[self.network.input] = (0.0, 1.0)
+        means[self.network.input] = np.ones(3)
+        for image in batch:
+            found = self._session(False).run(tensors, {graph.images: image[None]})
+            for name, values in found.items():
+                values = values * np.float32(scales[name])
+                low, high = ranges[name]
+                ranges[name] = (
+                    min(low, float(values.min())),
+                    max(high, float(values.max())),
+                )
+                mean = np.abs(values.mean(axis=tuple(range(values.ndim - 1))))
+                means[name] = np.maximum(means[name], mean)
+        return Activations(ranges, means)
+
+    def weights(
+        self,
+        task: Task,
+        *,
+        is_folded: bool,
+        input_range: tuple[float, float] = (0.0, 1.0),
+    ) -> dict[str, np.ndarray]:
+        """Returns the weights that an artifact of a task should hold.
+
+        Args:
+          task: what it is for.
+          is_folded: whether batch norm is folded into the weights.
+          input_range: values of black and white in the images that it takes.
+
+        Returns:
+          Name -> float32 array: the checkpoint's variables or, folded,
+          "<scope>/weights" and "<scope>/biases" in the order of layers.
+        """
+        if not is_folded:
+            names = self._graphs.get().variable_names(task.name)
+            return {name: self.checkpoint[name] for name in names}
+        part = self.network.up_to([task.endpoint])
+        return dict(_named(folding.fold(part, self.checkpoint, input_range)))
+
+
+def _named(weights: Mapping[str, folding.Weights]) -> Iterator[tuple[str, np.ndarray]]:
+    for scope, folded in weights.items():
+        yield f"{scope}/weights", folded.kernel
+        yield f"{scope}/biases", folded.bias

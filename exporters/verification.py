@@ -1,0 +1,237 @@
+"""Verifying: does an artifact still say what the checkpoint says?"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from checkpoints.reader import Checkpoint, open_checkpoint
+from exporters import manifest
+from exporters.errors import ArtifactError
+from exporters.formats import FORMATS, Format, container_of, open_artifact
+from exporters.network.graphs import NetworkGraphs
+from exporters.parity import ParityImages, ParityReport, compare
+from exporters.progress import STAND_IN, Note, Progress, Step, silent
+from exporters.reference import Reference
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifiedArtifact:
+    """What came of one artifact.
+
+    Attributes:
+      path: the file or directory.
+      report: the comparison with the checkpoint, None if there could be none.
+      error: why there was none.
+    """
+
+    path: Path
+    report: ParityReport | None = None
+    error: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it agrees with the checkpoint, and with its manifest if it has one."""
+        return self.report is not None and self.report.passed
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What came of a verification.
+
+    Attributes:
+      checkpoint: path of the checkpoint.
+      checkpoint_identity: of its weights.
+      is_stand_in: whether these are generated.
+      compared_on: the images that artifacts were compared on.
+      artifacts: all that were found, in order.
+      skipped: what was passed over in directories -> why.
+    """
+
+    checkpoint: Path
+    checkpoint_identity: str
+    is_stand_in: bool
+    compared_on: str
+    artifacts: tuple[VerifiedArtifact, ...]
+    skipped: Mapping[Path, str]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all artifacts agree."""
+        return all(artifact.passed for artifact in self.artifacts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The verification as JSON values."""
+        return {
+            "passed": self.passed,
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_identity": self.checkpoint_identity,
+            "stand_in": self.is_stand_in,
+            "compared_on": self.compared_on,
+            "artifacts": {
+                str(artifact.path): artifact.report.as_dict()
+                if artifact.report
+                else {"passed": False, "error": artifact.error}
+                for artifact in self.artifacts
+            },
+            "skipped": {str(path): why for path, why in self.skipped.items()},
+        }
+
+
+def verify(
+    artifacts: PathLike | Iterable[PathLike],
+    checkpoint: PathLike | Checkpoint,
+    *,
+    images: PathLike | ParityImages | None = None,
+    progress: Progress = silent,
+    formats: Mapping[str, Format] = FORMATS,
+    reference: Reference | None = None,
+) -> Verification:
+    """Compares artifacts with a checkpoint.
+
+    Each is opened with its consumer's library. Its outputs on images, and every number
+    that it holds, are compared with TF-Slim's network; its files with its manifest, if
+    there is one.
+
+    Args:
+      artifacts: artifacts, or directories of them.
+      checkpoint: as `checkpoints.reader.open_checkpoint` takes it, or what it returned.
+      images: directory of images to compare on; None for generated ones.
+      progress: told what is done.
+      formats: the table of formats.
+      reference: what to compare with, by default TF-Slim's network with the checkpoint.
+
+    Returns:
+      What came of each artifact. One that cannot be read is a result too.
+
+    Raises:
+      CheckpointError, CheckpointLayoutError, ArchiveError: no checkpoint of the network.
+      ArtifactError: a path is no artifact, and holds none.
+      ImageError: the images cannot be read.
+      OSError: a directory cannot be read.
+    """
+    if isinstance(artifacts, str | os.PathLike):
+        artifacts = [artifacts]
+    paths, skipped = find_artifacts(map(Path, artifacts), formats)
+    progress(Step("read images"))
+    parity_images = (
+        images
+        if isinstance(images, ParityImages)
+        else ParityImages(Path(images) if images else None)
+    )
+    if not isinstance(checkpoint, Checkpoint):
+        progress(Step(f"read {checkpoint}"))
+        checkpoint = open_checkpoint(Path(checkpoint))
+    if checkpoint.is_stand_in:
+        progress(STAND_IN)
+    progress(Note(f"Artifacts are compared on {parity_images.description}."))
+    graphs = NetworkGraphs()
+    if reference is None:
+        progress(Step("build the network"))
+        graphs.get()
+    done = []
+    with reference or Reference(checkpoint, graphs) as opened:
+        for number, path in enumerate(paths, start=1):
+            progress(Step(f"[{number}/{len(paths)}] {path}"))
+            done.append(_verify_one(path, opened, parity_images, formats))
+    return Verification(
+        checkpoint=checkpoint.path,
+        checkpoint_identity=checkpoint.identity,
+        is_stand_in=checkpoint.is_stand_in,
+        compared_on=parity_images.description,
+        artifacts=tuple(done),
+        skipped=skipped,
+    )
+
+
+def _verify_one(
+    path: Path,
+    reference: Reference,
+    parity_images: ParityImages,
+    formats: Mapping[str, Format],
+) -> VerifiedArtifact:
+    try:
+        changed = manifest.changed_files(path)
+        artifact, row = open_artifact(path, formats)
+        with artifact:
+            report = compare(
+                artifact, reference, parity_images, row.tolerance, row.precision
+            )
+    except ArtifactError as error:
+        return VerifiedArtifact(path, error=str(error))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return VerifiedArtifact(path, error=str(error))
+    if changed:
+        problem = f"not as its manifest says: {', '.join(changed)}"
+        report = dataclasses.replace(report, problems=(*report.problems, problem))
+    return VerifiedArtifact(path, report)
+
+
+def find_artifacts(
+    paths: Iterable[Path], formats: Mapping[str, Format] = FORMATS
+) -> tuple[list[Path], dict[Path, str]]:
+    """Finds the artifacts among paths, and those in paths that are directories.
+
+    In a directory, whatever has a manifest counts, even if it is damaged or gone.
+
+    Returns:
+      The artifacts; and what was passed over in directories -> why.
+
+    Raises:
+      ArtifactError: a path is no artifact, and holds none.
+    """
+    found: list[Path] = []
+    skipped: dict[Path, str] = {}
+    for path in paths:
+        if container_of(path, formats):
+            found.append(path)
+            continue
+        if not path.exists():
+            raise ArtifactError(f"{path} does not exist. Expected an artifact.")
+        if not path.is_dir():
+            raise ArtifactError(
+                f"{path} is no artifact of a known format. Expected a directory with "
+                "saved_model.pb, an .onnx file or a .tflite file."
+            )
+        inside, passed_over = _look_into(path, formats)
+        if not inside:
+            names = ", ".join(sorted(child.name for child in passed_over)[:5])
+            raise ArtifactError(
+                f"{path} is no artifact, and holds none. Found: {names or 'nothing'}."
+            )
+        found += inside
+        skipped |= passed_over
+    return list(dict.fromkeys(found)), skipped
+
+
+def _look_into(
+    directory: Path, formats: Mapping[str, Format]
+) -> tuple[list[Path], dict[Path, str]]:
+    children = sorted(directory.iterdir())
+    owned = {
+        manifest.artifact_of(child)
+        for child in children
+        if child.name.endswith(manifest.SUFFIX)
+    }
+    inside = set(owned)
+    skipped = {}
+    for child in children:
+        if child.name.endswith(manifest.SUFFIX) or child in owned:
+            continue
+        if child.name.startswith("."):
+            skipped[child] = "hidden"
+        elif container_of(child, formats):
+            inside.add(child)
+        elif child.is_dir():
+            skipped[child] = "a directory that is no artifact"
+        else:
+            size = child.stat().st_size if child.is_file() else 0
+            skipped[child] = "empty" if not size else "no artifact of a known format"
+    return sorted(inside), skipped

@@ -1,0 +1,297 @@
+"""Compares every number that an artifact holds with the checkpoint's.
+
+What an artifact may differ by is never taken from the artifact: it follows from the
+reference's weights and activations, and from the precision that the format promises.
+
+1. The weights are those of the task, with the checkpoint's shapes.
+2. They are stored in the numbers that the format promises.
+3. float32 weights are the reference's, bit by bit.
+4. float16 weights are the reference's, rounded to the nearest.
+5. int8 kernels have the scales that the reference's kernels call for, and are these
+   kernels rounded to the nearest.
+6. int32 biases count in steps of input times kernel, and differ from the reference's by
+   what rounding them, and making good for the rounded kernel, can do.
+7. Activations that the format rounds are rounded, and others are not.
+8. Their ranges suit those that the reference's activations have on the images compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from exporters.artifact import StoredWeight
+from exporters.network import quantization
+from exporters.network.layers import Conv, Dense, GlobalMean, Network, Softmax
+from exporters.network.quantization import Precision, Quantization
+from exporters.reference import Activations
+
+_SCALE_TOLERANCE = 1e-5
+"""Relative; scales are float32."""
+_HALF_STEP = 0.5001
+"""Half a step of rounding, and what float32 arithmetic on it may add."""
+_MEANS_FACTOR = 4
+"""How far channels' means over the calibration images, by which a writer corrects
+biases, may be above those of the images compared."""
+_LEAST_COVERED = 1 / 4
+"""Part of the reference's range that rounded activations cover at least, on images that
+they were not calibrated on."""
+_MOST_COVERED = 16
+"""Ranges larger than this many times the reference's lose four of eight bits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightParity:
+    """How the artifact's weights agree with the checkpoint.
+
+    Attributes:
+      count: number of weight arrays that the checkpoint says there should be.
+      wrong: what is wrong with each that does not agree.
+    """
+
+    count: int
+    wrong: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.wrong
+
+
+def compare_weights(
+    found: Mapping[str, StoredWeight], expected: Mapping[str, np.ndarray]
+) -> WeightParity:
+    """Compares the weights of an artifact that holds the checkpoint's variables.
+
+    Args:
+      found: name -> weight in the artifact.
+      expected: name -> float32 array.
+    """
+    wrong = _differing_names(found, expected)
+    for name in expected.keys() & found.keys():
+        problem = _float_problem(found[name], expected[name], np.float32)
+        if problem:
+            wrong.append(f"{name}: {problem}")
+    return WeightParity(len(expected), tuple(sorted(wrong)))
+
+
+def compare_folded_weights(
+    found: Mapping[str, StoredWeight],
+    expected: Mapping[str, np.ndarray],
+    *,
+    network: Network,
+    precision: Precision,
+    rounded: Mapping[str, Quantization],
+    activations: Activations | None,
+) -> WeightParity:
+    """Compares the weights of an artifact that holds folded kernels and biases.
+
+    Args:
+      found: name -> weight in the artifact.
+      expected: name -> float32 array.
+      network: the whole network.
+      precision: what the format promises.
+      rounded: layer -> how the artifact rounds its output.
+      activations: the reference's, where the format rounds activations.
+    """
+    wrong = _differing_names(found, expected)
+    in_float = precision.float_layers(network)
+    for layer in network.weighted:
+        names = f"{layer.scope}/weights", f"{layer.scope}/biases"
+        if not all(name in found and name in expected for name in names):
+            continue
+        kernel, bias = (found[name] for name in names)
+        expected_kernel, expected_bias = (expected[name] for name in names)
+        if layer.name in in_float or precision.weights == "float32":
+            problems = (
+                _float_problem(kernel, expected_kernel, np.float32),
+                _float_problem(bias, expected_bias, np.float32),
+            )
+        elif precision.weights == "float16":
+            problems = (
+                _float_problem(kernel, expected_kernel, np.float16),
+                _float_problem(bias, expected_bias, np.float16),
+            )
+        elif precision.activations != "int8":
+            problems = (
+                _kernel_problem(kernel, expected_kernel),
+                _float_problem(bias, expected_bias, np.float32),
+            )
+        else:
+            assert activations is not None
+            problems = _integer_problems(
+                layer,
+                kernel,
+                bias,
+                expected_kernel,
+                expected_bias,
+                rounded.get(layer.input),
+                activations,
+            )
+        wrong += [
+            f"{name}: {problem}"
+            for name, problem in zip(names, problems, strict=True)
+            if problem
+        ]
+    return WeightParity(len(expected), tuple(sorted(wrong)))
+
+
+def activation_problems(
+    rounded: Mapping[str, Quantization],
+    *,
+    network: Network,
+    precision: Precision,
+    activations: Activations | None,
+    input_range: tuple[float, float],
+) -> list[str]:
+    """Says in words what is wrong with how an artifact rounds activations.
+
+    Args:
+      rounded: layer -> how the artifact rounds its output.
+      network: the part of the network that the artifact computes.
+      precision: what the format promises.
+      activations: the reference's, where the format rounds activations.
+      input_range: values of black and white in the images that the artifact takes.
+    """
+    expected = precision.quantized_activations(network)
+    by_name = {layer.name: layer for layer in network.layers}
+    # Containers may compute the mean and flatten it at once.
+    optional = {name for name in expected if isinstance(by_name.get(name), GlobalMean)}
+    problems = [
+        f"activation {name}: not rounded, as the format promises"
+        for name in sorted(expected - optional - rounded.keys())
+        # In float where it is an output that people read.
+        if not isinstance(by_name.get(name), Softmax)
+    ]
+    for name, found in rounded.items():
+        if name not in expected:
+            problems.append(f"activation {name}: rounded, which the format does not do")
+            continue
+        assert activations is not None
+        if isinstance(by_name.get(name), Softmax):
+            if found.zero_point != quantization.PROBABILITIES.zero_point or not (
+                _are_close(found.scale, quantization.PROBABILITIES.scale)
+            ):
+                problems.append(f"activation {name}: not in steps of 1/256 from 0")
+            continue
+        is_input = name == network.input
+        wanted = input_range if is_input else activations.ranges[name]
+        if problem := _range_problem(found, wanted, must_equal=is_input):
+            problems.append(f"activation {name}: {problem}")
+    return problems
+
+
+def _range_problem(
+    found: Quantization, wanted: tuple[float, float], *, must_equal: bool
+) -> str | None:
+    low, high = found.dequantize(np.array([-128, 127]))
+    says = f"it ranges from {low:.4g} to {high:.4g}"
+    if not (np.isfinite(low) and np.isfinite(high) and low <= 0 <= high):
+        return says
+    if must_equal:
+        expected = quantization.of_range(*wanted)
+        if not _are_close(found.scale, expected.scale) or (
+            found.zero_point != expected.zero_point
+        ):
+            return f"{says}, expected {wanted[0]:g} to {wanted[1]:g}"
+        return None
+    least = [bound * _LEAST_COVERED for bound in wanted]
+    largest_span = (wanted[1] - wanted[0]) * _MOST_COVERED or np.inf
+    if low > least[0] or high < least[1] or high - low > largest_span:
+        return f"{says}; the network's from {wanted[0]:.4g} to {wanted[1]:.4g}"
+    return None
+
+
+def _differing_names(
+    found: Mapping[str, StoredWeight], expected: Mapping[str, np.ndarray]
+) -> list[str]:
+    return [f"{name}: unexpected" for name in found.keys() - expected.keys()] + [
+        f"{name}: missing" for name in expected.keys() - found.keys()
+    ]
+
+
+def _type_problem(found: StoredWeight, expected: np.ndarray, dtype: type) -> str | None:
+    if found.values.shape != expected.shape:
+        return f"shape {list(found.values.shape)}, expected {list(expected.shape)}"
+    if found.values.dtype != dtype:
+        return f"stored as {found.values.dtype}, expected {np.dtype(dtype)}"
+    return None
+
+
+def _float_problem(
+    found: StoredWeight, expected: np.ndarray, dtype: type
+) -> str | None:
+    if problem := _type_problem(found, expected, dtype):
+        return problem
+    wanted: np.ndarray = expected.astype(dtype)
+    return _difference(found.values, wanted, found.values != wanted)
+
+
+def _kernel_problem(
+    found: StoredWeight,
+    expected: np.ndarray,
+    bias: np.ndarray | float = 0.0,
+    input_scale: float = 1.0,
+) -> str | None:
+    if problem := _type_problem(found, expected, np.int8):
+        return problem
+    rounding = quantization.of_kernel(expected, bias, input_scale)
+    given = found.quantization
+    if given is None or given.scale.shape != rounding.scale.shape or given.zero_point:
+        return "no scale for each channel"
+    if not _are_close(given.scale, rounding.scale):
+        worst = np.abs(given.scale / rounding.scale - 1).max()
+        return f"its scales differ from the checkpoint's by up to {worst:.3g}"
+    values = given.dequantize(found.values)
+    bad = ~(np.abs(values - expected) <= rounding.scale * _HALF_STEP)
+    return _difference(values, expected, bad)
+
+
+def _integer_problems(
+    layer: Conv | Dense,
+    kernel: StoredWeight,
+    bias: StoredWeight,
+    expected_kernel: np.ndarray,
+    expected_bias: np.ndarray,
+    source: Quantization | None,
+    activations: Activations,
+) -> tuple[str | None, str | None]:
+    """What is wrong with the kernel, and with the bias, of a layer in integers."""
+    if source is None:
+        return "computes with integers of an input that is not rounded", None
+    input_scale = float(source.scale[0])
+    kernel_problem = _kernel_problem(
+        kernel, expected_kernel, expected_bias, input_scale
+    )
+    if kernel_problem:
+        return kernel_problem, None
+    if problem := _type_problem(bias, expected_bias, np.int32):
+        return None, problem
+    rounding = quantization.of_kernel(expected_kernel, expected_bias, input_scale)
+    step = rounding.scale * source.scale
+    given = bias.quantization
+    if given is None or given.zero_point or not _are_close(given.scale, step):
+        return None, "not in steps of input times kernel"
+    assert kernel.quantization is not None
+    moved = kernel.quantization.dequantize(kernel.values) - expected_kernel
+    means = activations.largest_means[layer.input] * _MEANS_FACTOR
+    window = tuple(range(moved.ndim - 2))
+    shift = np.abs(moved.sum(axis=window)).T @ means
+    values = given.dequantize(bias.values)
+    bad = ~(np.abs(values - expected_bias) <= step * _HALF_STEP + shift)
+    return None, _difference(values, expected_bias, bad)
+
+
+def _are_close(found: np.ndarray, expected: np.ndarray) -> bool:
+    return bool(np.allclose(found, expected, rtol=_SCALE_TOLERANCE, atol=0))
+
+
+def _difference(found: np.ndarray, expected: np.ndarray, bad: np.ndarray) -> str | None:
+    if not bad.any():
+        return None
+    error = np.abs(found[bad].astype(np.float64) - expected[bad])
+    return (
+        f"{np.count_nonzero(bad)} of {bad.size} values differ, by up to "
+        f"{np.max(error):.3g}"
+    )

@@ -216,7 +216,7 @@ class Console:
         from rich.spinner import Spinner
 
         console = self._screen.rich_console()
-        spinner = Spinner("dots" if self._screen.is_unicode else "line")
+        spinner = Spinner("line")  # Which every font and encoding has.
 
         def lines() -> Group:
             console.size = self._screen.size  # It may have changed.

@@ -95,7 +95,7 @@ def test_a_terminal_too_narrow_for_rows_gets_lists():
     ]
 
 
-@pytest.mark.parametrize("width", [36, 40, 55, 60, 65, 70, 75, 80, 90, 100, 110])
+@pytest.mark.parametrize("width", [36, 40, 65, 80, 100])
 def test_no_word_is_ever_broken(width):
     words = {"57.1", "230.6", "MB", "1.6e-01", "3e-01", "2e-05", "agrees", "DIFFERS"}
     parts = {"inception_resnet_v2-", "classification-", "tflite-", "int8-", "in.tflite"}

@@ -306,38 +306,53 @@ def verify_artifacts(arguments: argparse.Namespace, console: Console) -> int:
 
 def install_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     """Puts artifacts into a TF Hub cache."""
-    from exporters import hub_cache
+    from exporters.tfhub import cache
 
-    placed = hub_cache.install(
+    placed = cache.install(
         arguments.artifacts,
         arguments.cache,
         allow_stand_in=arguments.allow_stand_in,
         force=arguments.force,
     )
-    for handle, directory in placed.items():
-        console.result(f"{handle}\n  {directory}")
+    for item in placed:
+        if item.warning:
+            console.say(item.warning)
+        console.result(f"{item.handle}\n  {item.directory}")
     return 0
 
 
 def uninstall_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     """Takes out of a TF Hub cache what install put there."""
-    from exporters import hub_cache
+    from exporters.tfhub import cache
 
-    removed = hub_cache.uninstall(arguments.cache)
-    for handle in removed:
-        console.result(handle)
-    console.say(f"{len(removed)} artifacts removed")
-    return 0
+    done = cache.uninstall(arguments.cache)
+    for item in done.removed:
+        console.result(item.handle)
+    count = len(done.removed)
+    console.say(f"{count} artifact{'' if count == 1 else 's'} removed")
+    for item in done.kept:
+        console.say(
+            f"irv2: {item.directory} was changed since it was installed, and left: "
+            f"{', '.join(item.changed[:3])}."
+        )
+    return EXIT_BAD_INPUT if done.kept else 0
 
 
 def pack_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     """Makes .tar.gz files of artifacts."""
-    from exporters import hub_cache
+    from exporters.tfhub import packing
 
-    for path in hub_cache.pack(
-        arguments.artifacts, arguments.output, force=arguments.force
-    ):
-        console.result(str(path))
+    with console.step("pack") as show:
+        packed = packing.pack(
+            arguments.artifacts,
+            arguments.output,
+            force=arguments.force,
+            progress=lambda done, total: show(bar(done, total)),
+        )
+    for item in packed:
+        if item.warning:
+            console.say(item.warning)
+        console.result(str(item.path))
     return 0
 
 

@@ -28,8 +28,9 @@ def make(
     *,
     is_stand_in: bool = False,
     content: bytes = b"weights",
+    with_manifest: bool = True,
 ) -> Path:
-    """Makes a directory that looks like an exported one, to `irv2 install` at least."""
+    """Makes a directory that looks like an exported one, as long as nobody opens it."""
     row = formats.FORMATS[format_name]
     path = parent / row.artifact_name(task, is_stand_in=is_stand_in)
     (path / "variables").mkdir(parents=True)
@@ -42,6 +43,8 @@ def make(
     provenance.write_record(
         path, format=format_name, task=task, checkpoint=checkpoint(is_stand_in)
     )
+    if with_manifest:
+        write_manifest(path)
     return path
 
 

@@ -22,8 +22,9 @@ import numpy as np
 import pytest
 from consumers import environments
 
-from exporters import hub_cache, images
-from exporters.network.graphs import CLASSIFICATION, ENDPOINTS
+from exporters import images
+from exporters.network.tasks import CLASSIFICATION
+from exporters.tfhub.cache import install
 
 pytestmark = pytest.mark.consumers
 
@@ -69,7 +70,7 @@ def handles(exported) -> Iterator[Path]:
     """A cache of TF Hub's with all published artifacts."""
     with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
         cache = Path(directory) / "tfhub_modules"
-        assert len(hub_cache.install([exported], cache, allow_stand_in=True)) == 8
+        assert len(install([exported], cache, allow_stand_in=True)) == 8
         yield cache
 
 

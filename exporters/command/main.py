@@ -166,36 +166,39 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _install(arguments: argparse.Namespace, console: Console) -> int:
-    from exporters import hub_cache
+    from exporters.tfhub.cache import install
 
-    placed = hub_cache.install(
-        arguments.artifacts,
-        arguments.cache,
-        allow_stand_in=arguments.allow_stand_in,
-        force=arguments.force,
-    )
-    for handle, directory in placed.items():
-        console.result(f"{handle}\n  {directory}")
+    with show.Steps(console) as progress:
+        placed = install(
+            arguments.artifacts,
+            arguments.cache,
+            allow_stand_in=arguments.allow_stand_in,
+            force=arguments.force,
+            progress=progress.step,
+        )
+    show.installed(console, placed)
     return 0
 
 
 def _uninstall(arguments: argparse.Namespace, console: Console) -> int:
-    from exporters import hub_cache
+    from exporters.tfhub.cache import uninstall
 
-    removed = hub_cache.uninstall(arguments.cache)
-    for handle in removed:
-        console.result(handle)
-    console.say(f"{len(removed)} artifacts removed")
-    return 0
+    done = uninstall(arguments.cache, force=arguments.force)
+    show.uninstalled(console, done)
+    return EXIT_BAD_INPUT if done.kept else 0
 
 
 def _pack(arguments: argparse.Namespace, console: Console) -> int:
-    from exporters import hub_cache
+    from exporters.tfhub.packing import pack
 
-    for path in hub_cache.pack(
-        arguments.artifacts, arguments.output, force=arguments.force
-    ):
-        console.result(str(path))
+    with console.step("pack") as step:
+        packed = pack(
+            arguments.artifacts,
+            arguments.output,
+            force=arguments.force,
+            progress=step.bytes,
+        )
+    show.packed(console, packed)
     return 0
 
 
@@ -362,7 +365,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         _uninstall,
         "Remove what install put there, and nothing else.",
         "",
-        "--cache ~/tfhub_modules",
+        "--cache ~/tfhub_modules --force",
+    )
+    added.add_argument(
+        "--force",
+        action="store_true",
+        help="remove what was changed since it was installed too",
     )
     added.add_argument(
         "--cache", type=_path, help="the library's cache; default: TFHUB_CACHE_DIR"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from exporters.inspection import Inspection
     from exporters.parity import ParityReport
     from exporters.progress import Note, Step
+    from exporters.tfhub.cache import Installed, Uninstalled
+    from exporters.tfhub.packing import Packed
     from exporters.verification import Verification
 
 _PARITY_COLUMNS = (
@@ -55,6 +57,12 @@ class Steps(contextlib.AbstractContextManager):
             self._shown.bytes(event.done, event.total)
         else:
             self._shown.count(event.done, event.total)
+
+    def step(self, name: str) -> None:
+        """Begins a step."""
+        from exporters.progress import Step
+
+        self(Step(name))
 
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)
@@ -234,3 +242,31 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
         elif item.report and not item.passed:
             lines = item.report.failures()
             console.error("\n".join([f"{item.path.name} does not agree:", *lines]))
+
+
+def installed(console: consoles.Console, placed: Iterable[Installed]) -> None:
+    """Prints where artifacts were placed."""
+    for item in placed:
+        if item.warning:
+            console.say(item.warning)
+        console.result(f"{item.handle}\n  {item.directory}")
+
+
+def uninstalled(console: consoles.Console, done: Uninstalled) -> None:
+    """Prints what was removed, and what was not."""
+    for item in done.removed:
+        console.result(item.handle)
+    console.say(f"{counted(len(done.removed), 'artifact')} removed")
+    for item in done.kept:
+        console.error(
+            f"{item.directory} was changed since it was installed, and left: "
+            f"{', '.join(item.changed[:3])}. Use --force to remove it all the same."
+        )
+
+
+def packed(console: consoles.Console, made: Iterable[Packed]) -> None:
+    """Prints the archives that were made."""
+    for item in made:
+        if item.warning:
+            console.say(item.warning)
+        console.result(str(item.path))

@@ -1,0 +1,1 @@
+"""Artifacts where TF Hub's clients look: their handles, caches, and archives."""

@@ -1,0 +1,198 @@
+"""Packs artifacts for web servers, from which the TF Hub library can download them."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import dataclasses
+import os
+import struct
+import tarfile
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from checkpoints import files
+from exporters.tfhub.artifacts import InstallError, find
+
+_PART_BYTES = 1 << 20
+"""What is compressed at once. The archive's bytes depend on it."""
+_GZIP_HEADER = bytes.fromhex("1f8b 08 00 00000000 04 ff")
+"""Deflate, no name, no time, fastest compression, unknown system (RFC 1952)."""
+_LAST_BLOCK = bytes.fromhex("0300")
+"""An empty block that is marked as the last (RFC 1951)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """An archive.
+
+    Attributes:
+      path: the .tar.gz file.
+      handle: the URL that TF Hub knew the artifact by.
+      bytes: size of the file.
+      warning: what could not be checked of the artifact, None if nothing.
+    """
+
+    path: Path
+    handle: str
+    bytes: int
+    warning: str | None = None
+
+
+def pack(
+    artifacts: Iterable[Path],
+    output_directory: Path,
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Packed, ...]:
+    """Packs artifacts for any web server, from which the library can download them.
+
+    Below `output_directory`, each has the path of its handle, with .tar.gz added:
+    `google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz`. With that directory
+    served at https://example.org/, the consumer's handle is
+    `https://example.org/google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz`.
+    The library adds `?tf-hub-format=compressed`, which servers of files pass over. A
+    stand-in has it in its name.
+
+    Each artifact is checked first, as well as can be without its checkpoint: see
+    `exporters.tfhub.artifacts`. If one is bad, nothing is packed, and the error names
+    it. Each archive appears only whole. The same artifact gives the same bytes, however
+    many processors there are.
+
+    Args:
+      artifacts: as for `exporters.tfhub.cache.install`.
+      output_directory: where to pack to.
+      force: replace existing files.
+      progress: called with the number of bytes of the artifacts that are packed, and
+        of all.
+
+    Returns:
+      The files, one per artifact, in the order found.
+
+    Raises:
+      ArtifactError: a path is no artifact with a handle, or is damaged.
+      InstallError: a file exists already, or two artifacts have the same handle.
+      OSError: a file cannot be written.
+    """
+    if output_directory.exists() and not output_directory.is_dir():
+        raise InstallError(f"{output_directory} is a file; expected a directory")
+    # First of all, so that a directory that cannot be written is found at once.
+    with files.scratch_beside(output_directory / "archives") as scratch:
+        chosen = find(artifacts)
+        destinations = {
+            handle: _destination(output_directory, handle, artifact.is_stand_in)
+            for handle, artifact in chosen.items()
+        }
+        for destination in destinations.values():
+            if destination.exists() and not force:
+                raise InstallError(
+                    f"{destination} exists already. Use --force to replace it."
+                )
+        total = sum(files.size(artifact.path) for artifact in chosen.values())
+        done = 0
+
+        def count(number: int) -> None:
+            nonlocal done
+            done += number
+            progress(done, total)
+
+        packed = []
+        for handle, artifact in chosen.items():
+            archive = scratch / "archive.tar.gz"
+            with archive.open("wb") as file:
+                _write_gzip(file, _parts(artifact.path), count)
+            size = archive.stat().st_size
+            destination = destinations[handle]
+            with files.scratch_beside(destination) as replaced:
+                files.replace({archive: destination}, replaced)
+            packed.append(Packed(destination, handle, size, artifact.warning))
+    return tuple(packed)
+
+
+def _destination(output: Path, handle: str, is_stand_in: bool) -> Path:
+    mark = "-stand-in" if is_stand_in else ""
+    path = urllib.parse.urlsplit(handle).path.lstrip("/")
+    return output / f"{path}{mark}.tar.gz"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A piece of an archive, to be compressed on its own.
+
+    Attributes:
+      content: the bytes.
+      file_bytes: how many of them are of an artifact's file.
+      strategy: of zlib.
+    """
+
+    content: bytes
+    file_bytes: int = 0
+    strategy: int = zlib.Z_DEFAULT_STRATEGY
+
+
+def _parts(source: Path) -> Iterator[_Part]:
+    """Gives a tar archive of a directory's content; same content, same parts."""
+    # Sorted, directories come before what they hold, as old versions of the library
+    # need it.
+    for path in sorted(source.rglob("*")):
+        member = tarfile.TarInfo(path.relative_to(source).as_posix())
+        if path.is_dir():
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+        else:
+            member.size, member.mode = path.stat().st_size, 0o644
+        yield _Part(member.tobuf(tarfile.USTAR_FORMAT))
+        if not path.is_dir():
+            # Weights hardly repeat themselves, and looking for it takes three times as
+            # long.
+            is_weights = path.parent.name == "variables"
+            strategy = zlib.Z_RLE if is_weights else zlib.Z_DEFAULT_STRATEGY
+            with path.open("rb") as file:
+                while content := file.read(_PART_BYTES):
+                    yield _Part(content, len(content), strategy)
+            yield _Part(bytes(-member.size % tarfile.BLOCKSIZE))
+    yield _Part(bytes(2 * tarfile.BLOCKSIZE))
+
+
+def _write_gzip(
+    file: BinaryIO, parts: Iterable[_Part], count: Callable[[int], None]
+) -> None:
+    """Compresses parts side by side to one gzip member, which every reader takes.
+
+    Args:
+      file: to write to.
+      parts: what to compress.
+      count: called with the bytes of files that were written, for each part.
+    """
+    checksum = size = 0
+    at_once = os.cpu_count() or 1
+    waiting: collections.deque[tuple[_Part, concurrent.futures.Future[bytes]]]
+    waiting = collections.deque()
+
+    def write_first() -> None:
+        part, compressed = waiting.popleft()
+        file.write(compressed.result())
+        count(part.file_bytes)
+
+    file.write(_GZIP_HEADER)
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        for part in parts:
+            checksum = zlib.crc32(part.content, checksum)
+            size += len(part.content)
+            waiting.append((part, pool.submit(_deflate, part)))
+            if len(waiting) > 2 * at_once:
+                write_first()
+        while waiting:
+            write_first()
+    file.write(_LAST_BLOCK + struct.pack("<LL", checksum, size % (1 << 32)))
+
+
+def _deflate(part: _Part) -> bytes:
+    """Compresses to blocks that end at a byte's end, so that others can follow."""
+    compressor = zlib.compressobj(
+        level=1, wbits=-zlib.MAX_WBITS, memLevel=9, strategy=part.strategy
+    )
+    return compressor.compress(part.content) + compressor.flush(zlib.Z_SYNC_FLUSH)

@@ -1,0 +1,195 @@
+"""Archives: what is in them, who can read them, and what is left when it fails."""
+
+import contextlib
+import functools
+import gzip
+import http.server
+import os
+import shutil
+import subprocess
+import tarfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from published_directories import PUBLISHED, content, make, write_manifest
+
+from exporters.tfhub import cache
+from exporters.tfhub.artifacts import InstallError
+from exporters.tfhub.packing import pack
+
+DATA = "variables/variables.data-00000-of-00001"
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """An artifact of a few parts: weights and a graph, neither a whole number of them."""
+    path = make(tmp_path)
+    weights = np.random.default_rng(0).normal(size=700_000).astype(np.float32)
+    (path / DATA).write_bytes(weights.tobytes()[:-1])
+    (path / "saved_model.pb").write_bytes(b"node { op: 'Conv2D' } " * 100_001)
+    write_manifest(path)
+    return path
+
+
+def test_pack_by_path_of_the_handle(tmp_path):
+    make(tmp_path / "all", "v1")
+    make(tmp_path / "all", "v5", "classification", is_stand_in=True)
+    output = tmp_path / "served"
+    packed = pack([tmp_path / "all"], output)
+    models = output / "google/imagenet/inception_resnet_v2"
+    assert {(item.handle, item.path) for item in packed} == {
+        (
+            f"{PUBLISHED}/classification/5",
+            models / "classification/5-stand-in.tar.gz",
+        ),
+        (f"{PUBLISHED}/feature_vector/1", models / "feature_vector/1.tar.gz"),
+    }
+    assert {path for path in output.rglob("*") if path.is_file()} == {
+        item.path for item in packed
+    }
+    assert all(item.bytes == item.path.stat().st_size for item in packed)
+
+
+def test_packed_content_and_its_order(artifact, tmp_path):
+    (packed,) = pack([artifact], tmp_path / "served")
+    with tarfile.open(packed.path) as tar:
+        names = tar.getnames()
+        tar.extractall(tmp_path / "unpacked", filter="data")
+    assert content(tmp_path / "unpacked") == content(artifact)
+    # Old versions of the library make no directories of their own.
+    for name in names:
+        parent = str(Path(name).parent)
+        assert parent == "." or names.index(parent) < names.index(name)
+
+
+def test_readers_that_stop_at_the_first_member_read_all(artifact, tmp_path):
+    """As tarfile does where it reads a stream, which is how the library calls it."""
+    (packed,) = pack([artifact], tmp_path / "served")
+    with (
+        packed.path.open("rb") as file,
+        tarfile.open(mode="r|*", fileobj=file) as tar,
+    ):
+        found = {
+            member.name: tar.extractfile(member).read() if member.isfile() else None
+            for member in tar
+        }
+    assert found == content(artifact)
+
+
+@pytest.mark.skipif(not shutil.which("tar"), reason="needs the program tar")
+@pytest.mark.skipif(not shutil.which("gzip"), reason="needs the program gzip")
+def test_programs_read_it(artifact, tmp_path):
+    (packed,) = pack([artifact], tmp_path / "served")
+    subprocess.run(["gzip", "--test", packed.path], check=True)
+    (tmp_path / "unpacked").mkdir()
+    subprocess.run(
+        ["tar", "-xzf", packed.path, "-C", tmp_path / "unpacked"], check=True
+    )
+    assert content(tmp_path / "unpacked") == content(artifact)
+
+
+def test_it_is_compressed(artifact, tmp_path):
+    (packed,) = pack([artifact], tmp_path / "served")
+    assert packed.bytes < 0.95 * (artifact / DATA).stat().st_size
+    assert len(gzip.decompress(packed.path.read_bytes())) % tarfile.BLOCKSIZE == 0
+
+
+def test_same_artifact_same_bytes_whatever_the_number_of_processors(
+    artifact, tmp_path, monkeypatch
+):
+    found = set()
+    for processors in (1, 2, 7, None):
+        monkeypatch.setattr(os, "cpu_count", lambda: processors)  # noqa: B023
+        copy = shutil.copytree(artifact, tmp_path / f"{processors}" / artifact.name)
+        (copy / "saved_model.pb").touch()
+        (copy / "saved_model.pb").chmod(0o600)
+        write_manifest(copy)
+        (packed,) = pack([copy], tmp_path / f"served-{processors}")
+        found.add(packed.path.read_bytes())
+    assert len(found) == 1
+
+
+def test_progress_in_bytes(tmp_path, artifact):
+    other = make(tmp_path, "v4")
+    told = []
+    pack([artifact, other], tmp_path / "served", progress=lambda *x: told.append(x))
+    total = sum(
+        file.stat().st_size
+        for path in (artifact, other)
+        for file in path.rglob("*")
+        if file.is_file()
+    )
+    assert told[-1] == (total, total)
+    assert {of for _, of in told} == {total}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert len({done for done, _ in told}) > 4
+
+
+def test_pack_does_not_overwrite(artifact, tmp_path):
+    (packed,) = pack([artifact], tmp_path)
+    packed.path.write_bytes(b"mine")
+    with pytest.raises(InstallError, match="exists already"):
+        pack([artifact], tmp_path)
+    assert packed.path.read_bytes() == b"mine"
+    pack([artifact], tmp_path, force=True)
+    assert packed.path.read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_nothing_is_left_where_packing_ends_early(artifact, tmp_path, error):
+    output = tmp_path / "www" / "models"
+
+    def fail(done, total):
+        assert output.exists()
+        raise error
+
+    with pytest.raises(error):
+        pack([artifact], output, progress=fail)
+    assert not (tmp_path / "www").exists()
+
+
+def test_output_is_a_file(artifact, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InstallError, match="is a file"):
+        pack([artifact], tmp_path / "file")
+
+
+def test_missing_manifest_is_said(tmp_path, monkeypatch):
+    (item,) = cache.find([make(tmp_path)]).values()
+    warned = type(item)(**(vars(item) | {"warning": "no manifest"}))
+    monkeypatch.setattr(
+        "exporters.tfhub.packing.find", lambda paths: {warned.handle: warned}
+    )
+    (packed,) = pack([tmp_path], tmp_path / "served")
+    assert packed.warning == "no manifest"
+
+
+@contextlib.contextmanager
+def served(directory):
+    """Serves the files of a directory, as any web server does; gives its address."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Handler, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_library_downloads_what_was_packed(artifact, tmp_path, monkeypatch):
+    hub = pytest.importorskip("tensorflow_hub")
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "cache"))
+    (packed,) = pack([artifact], tmp_path / "served")
+    name = packed.path.relative_to(tmp_path / "served").as_posix()
+    with served(tmp_path / "served") as address:
+        downloaded = hub.resolve(f"{address}/{name}")
+    assert content(Path(downloaded)) == content(artifact)
+    assert cache.uninstall(tmp_path / "cache").removed == ()

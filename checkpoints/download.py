@@ -2,20 +2,19 @@
 
 `fetch` keeps one folder per archive in the cache, named after the archive's MD5:
 
-    <cache>/<md5>/inception_resnet_v2_2016_08_30.ckpt   the unpacked checkpoint
-    <cache>/<md5>/provenance.json                       where it came from
+    <cache>/<md5>/archive.tar.gz                        the archive, with that MD5
+    <cache>/<md5>/inception_resnet_v2_2016_08_30.ckpt   what it holds, unpacked
     <cache>/<md5>/archive.tar.gz.part, .part.json       an unfinished download
     <cache>/<md5>/lock                                  held while one of these changes
 
-The provenance is written last, so a folder without it (or with one that does not fit
-the checkpoint) counts as empty, whenever an earlier run was interrupted.
+The archive stays, because it is the proof: a checkpoint is the published one if it is
+in an archive with the published MD5, and nothing that anybody writes beside it can make
+it so. Whatever an interrupted run left, what does not fit the archive is unpacked anew.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,9 +22,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
 
-from checkpoints.archive import MAX_UNPACKED_BYTES, ArchiveError, extract_checkpoint
+from checkpoints import files
+from checkpoints.archive import (
+    MAX_UNPACKED_BYTES,
+    ArchiveError,
+    extract_checkpoint,
+    unpacked_files,
+)
 from checkpoints.http_transfer import (
     DownloadError,
     Progress,
@@ -43,17 +47,7 @@ PUBLISHED_URL = (
 PUBLISHED_MD5 = "9e0f18e1259acf943e30690460d96123"
 MAX_ARCHIVE_BYTES = 1 << 30  # the published archive has about 200 MB
 
-_PROVENANCE = "provenance.json"
-
-
-class Provenance(TypedDict):
-    """The record beside a fetched checkpoint; `sha256` and `bytes` are of `file`."""
-
-    url: str
-    archive_md5: str
-    file: str
-    sha256: str
-    bytes: int
+_ARCHIVE = "archive.tar.gz"
 
 
 def cache_directory() -> Path:
@@ -85,10 +79,10 @@ def fetch(
 ) -> Path:
     """Brings the published checkpoint into the cache, unless it is there already.
 
-    A cached checkpoint is used, without network, when its size and SHA-256 are those of
-    its provenance. An interrupted download is resumed, in this call or the next one.
-    Concurrent calls for the same archive wait for each other, and only the first one
-    downloads (on Windows they do not wait; run one at a time there).
+    A cached checkpoint is used, without network, when it is what the cached archive
+    holds. An interrupted download is resumed, in this call or the next one. Concurrent
+    calls for the same archive wait for each other, and only the first one downloads (on
+    Windows they do not wait; run one at a time there).
 
     Args:
         url: http or https address of the archive, or of a mirror's copy of it.
@@ -104,7 +98,7 @@ def fetch(
         max_unpacked_bytes: largest accepted content of the archive, in bytes.
 
     Returns:
-        The path of the checkpoint, with `provenance.json` beside it.
+        The path of the checkpoint, with its archive beside it.
 
     Raises:
         DownloadError: the server cannot be reached, refuses, or sends something else.
@@ -116,38 +110,46 @@ def fetch(
     if not re.fullmatch("[0-9a-f]{32}", md5):
         raise ValueError(f"md5={md5!r}: expected the 32 hexadecimal digits of an MD5")
     folder = (cache_directory() if cache is None else Path(cache)) / md5
-    part = folder / "archive.tar.gz.part"
-    if not force and not part.exists() and (cached := _cached_checkpoint(folder, md5)):
+    archive = folder / _ARCHIVE
+    if not force and (cached := _cached_checkpoint(archive, md5, max_unpacked_bytes)):
         return cached
     report = progress or (lambda received, total: None)
+    part = folder / f"{_ARCHIVE}.part"
     transfer = Transfer(url, part, report, timeout, max_bytes)
     with _locked(folder):
         if force:
             transfer.discard()
-        checkpoint = None if force else _cached_checkpoint(folder, md5)
-        if checkpoint is None:
+        elif cached := _cached_checkpoint(archive, md5, max_unpacked_bytes):
+            return cached
+        if force or not _has_md5(archive, md5):
             _complete(transfer, md5, retries, delay)
-            checkpoint = _install(transfer, md5, max_unpacked_bytes)
-        transfer.discard()
-        return checkpoint
+            os.replace(part, archive)
+            transfer.discard()
+        try:
+            return _unpack(archive, max_unpacked_bytes)
+        except ArchiveError as error:
+            archive.unlink(missing_ok=True)
+            raise ArchiveError(
+                f"{url} (MD5 {md5}) cannot be used, and was removed: {error}"
+            ) from error
 
 
-def published_provenance(path: Path) -> Provenance | None:
-    """The record that `fetch` left beside a published checkpoint.
+def is_published_archive(path: Path) -> bool:
+    """Whether a file is the archive that was published, by its MD5."""
+    return _has_md5(path, PUBLISHED_MD5)
 
-    Args:
-        path: a checkpoint file, anywhere.
 
-    Returns:
-        The record, or None unless `path` is the unchanged content (size and SHA-256) of
-        the archive whose MD5 is `PUBLISHED_MD5`, with its `provenance.json` beside it.
+def is_published(path: Path) -> bool:
+    """Whether a file is the published checkpoint, unpacked by `fetch`.
+
+    That is: the archive beside it has the published MD5, and holds a file of that name
+    with the same bytes.
     """
-    record = _read_provenance(path.parent)
-    if record is None or record["file"] != path.name:
-        return None
-    if record["archive_md5"] != PUBLISHED_MD5 or not _fits(path, record):
-        return None
-    return record
+    path = path.resolve()
+    archive = path.parent / _ARCHIVE
+    if not is_published_archive(archive):
+        return False
+    return path in unpacked_files(archive, path.parent)
 
 
 @contextlib.contextmanager
@@ -159,48 +161,24 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _file_digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 18):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _read_provenance(folder: Path) -> Provenance | None:
+def _has_md5(path: Path, md5: str) -> bool:
     try:
-        record = json.loads((folder / _PROVENANCE).read_text(encoding="utf-8"))
-        return Provenance(
-            url=str(record["url"]),
-            archive_md5=str(record["archive_md5"]),
-            file=Path(record["file"]).name,
-            sha256=str(record["sha256"]),
-            bytes=int(record["bytes"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _fits(path: Path, record: Provenance) -> bool:
-    try:
-        if not path.is_file() or path.stat().st_size != record["bytes"]:
-            return False
-        return _file_digest(path, "sha256") == record["sha256"]
+        return path.is_file() and files.digest(path, "md5") == md5
     except OSError:
         return False
 
 
-def _cached_checkpoint(folder: Path, md5: str) -> Path | None:
-    record = _read_provenance(folder)
-    if record is None or record["archive_md5"] != md5:
+def _cached_checkpoint(archive: Path, md5: str, max_bytes: int) -> Path | None:
+    """The checkpoint beside an archive, if both are as they should be."""
+    if not _has_md5(archive, md5):
         return None
-    path = folder / record["file"]
-    return path if _fits(path, record) else None
+    unpacked = unpacked_files(archive, archive.parent, max_bytes=max_bytes)
+    return unpacked[0] if len(unpacked) == 1 else None
 
 
 def _complete(transfer: Transfer, md5: str, retries: int, delay: float) -> None:
     """Makes `transfer.part` the whole archive, over as many requests as allowed."""
-    if _is_archive(transfer.part, md5):
+    if _has_md5(transfer.part, md5):
         return
     for attempt in range(retries + 1):
         if attempt:
@@ -210,7 +188,7 @@ def _complete(transfer: Transfer, md5: str, retries: int, delay: float) -> None:
             resume(transfer)
         except TransferError as error:
             trouble = error
-        if _is_archive(transfer.part, md5):  # even if the server promised more
+        if _has_md5(transfer.part, md5):  # even if the server promised more
             return
         if trouble is None:
             raise _mismatch(transfer, md5)
@@ -223,17 +201,13 @@ def _complete(transfer: Transfer, md5: str, retries: int, delay: float) -> None:
     ) from trouble
 
 
-def _is_archive(part: Path, md5: str) -> bool:
-    return part.exists() and _file_digest(part, "md5") == md5
-
-
 def _mismatch(transfer: Transfer, md5: str) -> DownloadError:
     """Removes a whole but wrong archive, and returns the error that describes it."""
     with transfer.part.open("rb") as file:
         beginning = file.read(16)
     error = DownloadError(
         f"{transfer.url} is not the expected archive: found MD5"
-        f" {_file_digest(transfer.part, 'md5')}, {transfer.part.stat().st_size} bytes"
+        f" {files.digest(transfer.part, 'md5')}, {transfer.part.stat().st_size} bytes"
         f" that begin with {beginning!r}; expected MD5 {md5}. The file was removed:"
         " try again, or check the URL and the MD5"
     )
@@ -241,36 +215,19 @@ def _mismatch(transfer: Transfer, md5: str) -> DownloadError:
     return error
 
 
-def _install(transfer: Transfer, md5: str, max_bytes: int) -> Path:
+def _unpack(archive: Path, max_bytes: int) -> Path:
     """Unpacks a verified archive beside it; each file appears whole or not at all."""
-    folder = transfer.part.parent
-    workspace = folder / "unpacking"
+    workspace = archive.parent / "unpacking"
     shutil.rmtree(workspace, ignore_errors=True)  # of a run that was killed
     try:
-        files = extract_checkpoint(transfer.part, workspace, max_bytes=max_bytes)
-        if len(files) != 1 or files[0].suffix != ".ckpt":
+        unpacked = extract_checkpoint(archive, workspace, max_bytes=max_bytes)
+        if len(unpacked) != 1 or unpacked[0].suffix != ".ckpt":
             raise ArchiveError(
-                f"it holds {', '.join(file.name for file in files)}; expected one .ckpt"
-                " file: check the URL and the MD5"
+                f"it holds {', '.join(file.name for file in unpacked)}; expected one"
+                " .ckpt file: check the URL and the MD5"
             )
-        [unpacked] = files
-        record = Provenance(
-            url=transfer.url,
-            archive_md5=md5,
-            file=unpacked.name,
-            sha256=_file_digest(unpacked, "sha256"),
-            bytes=unpacked.stat().st_size,
-        )
-        provenance = workspace / _PROVENANCE
-        provenance.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        checkpoint = folder / unpacked.name
-        os.replace(unpacked, checkpoint)
-        os.replace(provenance, folder / _PROVENANCE)
+        checkpoint = archive.parent / unpacked[0].name
+        os.replace(unpacked[0], checkpoint)
         return checkpoint
-    except ArchiveError as error:
-        transfer.discard()
-        raise ArchiveError(
-            f"{transfer.url} (MD5 {md5}) cannot be used, and was removed: {error}"
-        ) from error
     finally:
         shutil.rmtree(workspace, ignore_errors=True)

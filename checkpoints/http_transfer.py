@@ -8,7 +8,6 @@ has the rules: section 14 for ranges, 13.1.5 for the condition that asks for one
 from __future__ import annotations
 
 import http.client
-import json
 import re
 import urllib.error
 import urllib.parse
@@ -16,6 +15,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from checkpoints import files
 
 _CHUNK_BYTES = 256 * 1024
 _TRANSIENT_STATUS = {408, 425, 429}  # besides every 5xx; see RFC 9110, section 15
@@ -107,10 +108,10 @@ def resume(transfer: Transfer) -> None:
 def _resume_point(transfer: Transfer) -> tuple[int, str | None]:
     """How many bytes are there, and the validator of the file that they are from."""
     try:
-        note = json.loads(transfer.note.read_text(encoding="utf-8"))
+        note = files.read_json(transfer.note)
         if note["url"] == transfer.url:
-            return transfer.part.stat().st_size, note["validator"]
-    except (OSError, ValueError, KeyError, TypeError):
+            return transfer.part.stat().st_size, _for_a_header(note["validator"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return 0, None
 
@@ -140,7 +141,7 @@ def _receive(
     if received == 0:
         transfer.discard()
         note = {"url": transfer.url, "validator": _validator(response)}
-        transfer.note.write_text(json.dumps(note), encoding="utf-8")
+        files.write_json(transfer.note, note)
     with transfer.part.open("ab") as file:
         transfer.progress(received, total)
         for chunk in _chunks(transfer, response):
@@ -156,7 +157,10 @@ def _validator(response: http.client.HTTPResponse) -> str | None:
     """What If-Range may hold: a strong ETag, else a date (RFC 9110, section 13.1.5)."""
     etag = response.headers.get("ETag", "")
     date = response.headers.get("Last-Modified", "")
-    value = date if etag.startswith("W/") else etag or date
+    return _for_a_header(date if etag.startswith("W/") else etag or date)
+
+
+def _for_a_header(value: str | None) -> str | None:
     return value if value and value.isascii() and value.isprintable() else None
 
 

@@ -9,13 +9,15 @@ from types import MappingProxyType
 
 import numpy as np
 
+from checkpoints.errors import CheckpointError
+
 BOOKKEEPING_VARIABLES = frozenset({"global_step"})
 """Variables that a training checkpoint may carry beside the published ones."""
 
 _MAX_LINES_PER_PROBLEM = 4
 
 
-class CheckpointLayoutError(Exception):
+class CheckpointLayoutError(CheckpointError):
     """A checkpoint whose variables are not those of inception_resnet_v2."""
 
 

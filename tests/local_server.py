@@ -148,7 +148,8 @@ def left(folder: Path) -> dict[str, int]:
 
 def assert_cached(folder: Path) -> None:
     assert (folder / NAME).read_bytes() == CHECKPOINT
-    assert set(left(folder)) == {NAME, "provenance.json"}
+    assert (folder / "archive.tar.gz").read_bytes() == ARCHIVE
+    assert set(left(folder)) == {NAME, "archive.tar.gz"}
 
 
 def assert_partial(folder: Path, size: int) -> None:

@@ -34,7 +34,7 @@ from local_server import (
 
 from checkpoints import download
 from checkpoints.archive import ArchiveError
-from checkpoints.download import cache_directory, fetch, published_provenance
+from checkpoints.download import cache_directory, fetch, is_published
 from checkpoints.http_transfer import DownloadError
 
 
@@ -76,18 +76,9 @@ def test_fetch_uses_the_default_cache(
     assert fetch(server.url, md5=MD5.upper()) == folder / NAME
 
 
-def test_fetch_and_its_provenance(
-    server: Server, folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_fetch(server: Server, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert get(server, folder) == folder / NAME
     assert_cached(folder)
-    assert json.loads((folder / "provenance.json").read_text()) == {
-        "url": server.url,
-        "archive_md5": MD5,
-        "file": NAME,
-        "sha256": hashlib.sha256(CHECKPOINT).hexdigest(),
-        "bytes": len(CHECKPOINT),
-    }
     assert capfd.readouterr() == ("", "")
 
 
@@ -98,22 +89,56 @@ def test_second_fetch_needs_no_network(server: Server, folder: Path) -> None:
     assert len(server.ranges) == 1
 
 
-@pytest.mark.parametrize("damage", ["changed", "shorter", "missing", "no provenance"])
-def test_damaged_cache_is_fetched_again(
+@pytest.mark.parametrize("damage", ["changed", "shorter", "longer", "missing"])
+def test_damaged_checkpoint_is_unpacked_again(
     server: Server, folder: Path, damage: str
 ) -> None:
     checkpoint = get(server, folder)
-    if damage == "changed":
-        checkpoint.write_bytes(CHECKPOINT[:-1] + b"?")
-    elif damage == "shorter":
-        checkpoint.write_bytes(CHECKPOINT[:-1])
-    elif damage == "missing":
+    if damage == "missing":
         checkpoint.unlink()
     else:
-        (folder / "provenance.json").write_text("{")
+        changed = {"changed": CHECKPOINT[:-1] + b"?", "longer": CHECKPOINT + b"?"}
+        checkpoint.write_bytes(changed.get(damage, CHECKPOINT[:-1]))
+    get(server, folder)
+    assert_cached(folder)
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize("damage", [ARCHIVE[:-1], ARCHIVE[:-1] + b"?", b"", None])
+def test_damaged_archive_is_fetched_again(
+    server: Server, folder: Path, damage: bytes | None
+) -> None:
+    get(server, folder)
+    archive = folder / "archive.tar.gz"
+    if damage is None:
+        archive.unlink()
+    else:
+        archive.write_bytes(damage)
     get(server, folder)
     assert_cached(folder)
     assert len(server.ranges) == 2
+
+
+def test_cache_of_the_first_version_is_fetched_again(
+    server: Server, folder: Path
+) -> None:
+    """It kept a record in place of the archive."""
+    folder.mkdir()
+    (folder / NAME).write_bytes(CHECKPOINT)
+    record = {"url": server.url, "archive_md5": MD5, "file": NAME, "bytes": SIZE}
+    record["sha256"] = hashlib.sha256(CHECKPOINT).hexdigest()
+    (folder / "provenance.json").write_text(json.dumps(record))
+    get(server, folder)
+    (folder / "provenance.json").unlink()
+    assert_cached(folder)
+    assert len(server.ranges) == 1
+
+
+def test_cache_that_can_only_be_read(server: Server, folder: Path) -> None:
+    get(server, folder)
+    (folder / "lock").unlink()
+    (folder / "lock").mkdir()  # Nobody can hold this one.
+    assert get(server, folder) == folder / NAME
 
 
 def test_force_starts_from_the_beginning(server: Server, folder: Path) -> None:
@@ -249,7 +274,7 @@ def test_interrupted_download(server: Server, folder: Path) -> None:
 def test_interrupted_unpacking(
     server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
-    """Ctrl-C before the first or second file is put in place, or after both."""
+    """Ctrl-C before archive or checkpoint is put in place, or after both."""
     calls = 0
 
     def interrupt(*arguments: Any) -> None:
@@ -266,7 +291,7 @@ def test_interrupted_unpacking(
         patch.setattr("checkpoints.download.os.replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             get(server, folder)
-    assert "archive.tar.gz.part" in left(folder) and "unpacking" not in left(folder)
+    assert "unpacking" not in left(folder)
     get(server, folder)
     assert_cached(folder)
     assert len(server.ranges) == 1
@@ -281,24 +306,49 @@ def test_remains_of_a_killed_run(server: Server, folder: Path) -> None:
     assert_cached(folder)
 
 
-# The provenance of a checkpoint
+# What is published
 
 
-def test_published_provenance(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = get(server, folder)
-    assert published_provenance(checkpoint) is None  # not the published archive
+@pytest.fixture
+def published(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fetched checkpoint, whose archive counts as the published one."""
     monkeypatch.setattr(download, "PUBLISHED_MD5", MD5)
-    record = published_provenance(checkpoint)
-    assert record is not None and record["url"] == server.url
-    copy = folder / "copy.ckpt"
-    copy.write_bytes(CHECKPOINT)
-    assert published_provenance(copy) is None
-    assert published_provenance(folder / "missing.ckpt") is None
-    checkpoint.write_bytes(CHECKPOINT[:-1] + b"?")
-    assert published_provenance(checkpoint) is None
-    checkpoint.write_bytes(CHECKPOINT)
-    assert published_provenance(checkpoint) == record
-    (folder / "provenance.json").write_text('["archive_md5"]')
-    assert published_provenance(checkpoint) is None
+    return get(server, folder)
+
+
+def test_published_is_what_is_in_the_archive_beside_it(
+    published: Path, tmp_path: Path
+) -> None:
+    assert is_published(published)
+    link = tmp_path / "link.ckpt"
+    link.symlink_to(published)
+    assert is_published(link)
+    for name in ("copy.ckpt", f"../{NAME}"):
+        copy = published.parent / name
+        copy.write_bytes(CHECKPOINT)
+        assert not is_published(copy)
+    assert not is_published(published.with_name("missing.ckpt"))
+    for content in (CHECKPOINT[:-1] + b"?", CHECKPOINT[:-1], CHECKPOINT + b"?"):
+        published.write_bytes(content)
+        assert not is_published(published)
+    published.write_bytes(CHECKPOINT)
+    assert is_published(published)
+
+
+def test_no_other_archive_makes_it_published(published: Path) -> None:
+    archive = published.with_name("archive.tar.gz")
+    forged = CHECKPOINT[:-1] + b"?"
+    published.write_bytes(forged)
+    archive.write_bytes(archive_bytes({NAME: forged}))
+    assert not is_published(published)
+    archive.unlink()
+    assert not is_published(published)
+    archive.mkdir()
+    assert not is_published(published)
+    archive.rmdir()
+    os.mkfifo(archive)
+    assert not is_published(published)
+
+
+def test_another_fetched_archive_is_not_published(server: Server, folder: Path) -> None:
+    assert not is_published(get(server, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -172,13 +173,16 @@ def test_partial_file_of_another_url_is_not_resumed(
     assert_cached(folder)
 
 
-@pytest.mark.parametrize("note", ["{", "[]", "{}", "7", None])
+@pytest.mark.parametrize(
+    "note", ["{", "[]", "{}", "7", None, "[" * 100_000, '{"url": URL, "validator": 7}']
+)
 def test_damaged_note_starts_over(
     server: Server, folder: Path, note: str | None
 ) -> None:
     folder.mkdir()
     (folder / "archive.tar.gz.part").write_bytes(b"whatever")
     if note is not None:
+        note = note.replace("URL", json.dumps(server.url))
         (folder / "archive.tar.gz.part.json").write_text(note)
     get(server, folder)
     assert server.ranges == [None]

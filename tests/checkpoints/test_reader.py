@@ -1,9 +1,10 @@
 """Opening checkpoints in every container, under every name, whole and damaged."""
 
-import hashlib
-import json
+import contextlib
+import os
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import small_checkpoints
 from PIL import Image
 
-from checkpoints import download, layout, stand_in
+from checkpoints import download, files, layout, stand_in
 from checkpoints.archive import ArchiveError
 from checkpoints.reader import (
     Checkpoint,
@@ -133,6 +134,13 @@ def test_arrays_are_read_only(places, place):
         checkpoint["layer_0/biases"][0] = 1
 
 
+def test_the_arrays_given_stay_as_they_are(variables):
+    given = {name: value.copy() for name, value in variables.items()}
+    checkpoint = Checkpoint(given, path="memory")
+    assert all(value.flags.writeable for value in given.values())
+    assert not any(value.flags.writeable for value in checkpoint.values())
+
+
 # What the identity depends on
 
 
@@ -179,6 +187,25 @@ def test_another_kind_of_file(tmp_path):
         assert message.startswith(f"{file} is not a checkpoint")
         assert f"found {file.stat().st_size} bytes" in message
         assert "Expected a V1 checkpoint file" in message
+
+
+def special_file(kind, path):
+    """Something that can be opened, or not even that, and never ends."""
+    if kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as made, contextlib.chdir(path.parent):
+            made.bind(path.name)  # A whole path may be too long for a socket.
+    return path
+
+
+@pytest.mark.parametrize("kind", ["a named pipe", "a device", "a socket"])
+@pytest.mark.parametrize("name", ["model.ckpt", "v2.index", f"v2{DATA}", "x.tar.gz"])
+def test_what_is_not_a_regular_file_is_not_read(tmp_path, written, kind, name):
+    path = special_file(kind, tmp_path / name)
+    assert open_error(path).startswith(f"{path} is {kind}; expected a file")
 
 
 def test_a_directory_without_a_checkpoint(tmp_path, written):
@@ -345,20 +372,29 @@ def test_a_stand_in_with_other_moving_averages_is_still_one(generated):
     assert Checkpoint(generated, path="memory").is_stand_in
 
 
-def test_published_is_only_what_was_fetched(tmp_path, written):
+def test_published_is_only_what_is_in_the_published_archive(
+    tmp_path, written, monkeypatch
+):
+    """Records that anybody can write, right in every point, prove nothing."""
     path = Path(shutil.copy(written / "v1.ckpt", tmp_path))
-    content = path.read_bytes()
+    archive = tmp_path / "archive.tar.gz"
+    small_checkpoints.pack(archive, path)
     record = {
         "url": download.PUBLISHED_URL,
         "archive_md5": download.PUBLISHED_MD5,
         "file": path.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
+        "sha256": files.digest(path),
+        "bytes": path.stat().st_size,
     }
-    (tmp_path / "provenance.json").write_text(json.dumps(record))
-    assert open_any(path).provenance is Provenance.PUBLISHED
-    assert open_any(tmp_path).provenance is Provenance.PUBLISHED
+    files.write_json(tmp_path / "provenance.json", record)
+    for opened in (path, tmp_path, archive):
+        assert open_any(opened).provenance is Provenance.UNVERIFIED
 
-    other = small_checkpoints.variables(seed=1)
-    stand_in.write_v1(other, path)
+    monkeypatch.setattr(download, "PUBLISHED_MD5", files.digest(archive, "md5"))
+    for opened in (path, tmp_path, archive):
+        assert open_any(opened).provenance is Provenance.PUBLISHED
+
+    copy = shutil.copy(path, tmp_path / "copy.ckpt")
+    assert open_any(copy).provenance is Provenance.UNVERIFIED
+    stand_in.write_v1(small_checkpoints.variables(seed=1), path)
     assert open_any(path).provenance is Provenance.UNVERIFIED

@@ -177,14 +177,14 @@ def export(
     if parity_images:
         progress(Note(f"Artifacts are compared on {parity_images.description}."))
 
-    build = Build(checkpoint, options, calibration)
-    start = time.monotonic()
-    if verify or any(row.precision is None for row in rows):
-        progress(Step("build the network"))
-        build.graphs.get()
-    seconds["graphs"] = time.monotonic() - start
     done = []
-    with reference or Reference(checkpoint, build.graphs) as opened:
+    start = time.monotonic()
+    with reference or Reference(checkpoint) as opened:
+        build = Build(checkpoint, options, calibration, opened.graphs)
+        if reference is None and (verify or any(not row.precision for row in rows)):
+            progress(Step("build the network"))
+            build.graphs.get()
+        seconds["graphs"] = time.monotonic() - start
         for number, (row, task, path) in enumerate(jobs, start=1):
             name = f"[{number}/{len(jobs)}] {task.name} {row.name}"
 

@@ -44,12 +44,18 @@ class Activations:
 
 
 class Reference(contextlib.AbstractContextManager):
-    """The network as TF-Slim defines it, holding a checkpoint's weights."""
+    """The network as TF-Slim defines it, holding a checkpoint's weights.
+
+    Attributes:
+      checkpoint: the weights.
+      network: the list of layers, for names and shapes.
+      graphs: TF-Slim's graphs.
+    """
 
     def __init__(self, checkpoint: Checkpoint, graphs: NetworkGraphs | None = None):
         self.checkpoint = checkpoint
         self.network = layers.inception_resnet_v2()
-        self._graphs = graphs or NetworkGraphs()
+        self.graphs = graphs or NetworkGraphs()
         self._sessions: dict[bool, tf.Session] = {}
         self._kept: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
         self._activations: dict[int, Activations] = {}
@@ -100,7 +106,7 @@ class Reference(contextlib.AbstractContextManager):
     def _run(
         self, batch: np.ndarray, values: Collection[str], is_training: bool
     ) -> dict[str, np.ndarray]:
-        graph = self._graphs.get(is_training=is_training)
+        graph = self.graphs.get(is_training=is_training)
         fetches = {
             value: graph.feature_vector
             if value == "feature_vector"
@@ -111,7 +117,7 @@ class Reference(contextlib.AbstractContextManager):
 
     def _session(self, is_training: bool) -> tf.Session:
         if is_training not in self._sessions:
-            graph = self._graphs.get(is_training=is_training)
+            graph = self.graphs.get(is_training=is_training)
             self._sessions[is_training] = graph.start_session(self.checkpoint)
         return self._sessions[is_training]
 
@@ -127,7 +133,7 @@ class Reference(contextlib.AbstractContextManager):
         return self._activations[id(batch)]
 
     def _measure(self, batch: np.ndarray) -> Activations:
-        graph = self._graphs.get()
+        graph = self.graphs.get()
         tensors, scales = {}, {}
         for layer in self.network.layers:
             if not isinstance(layer, Softmax):
@@ -171,7 +177,7 @@ class Reference(contextlib.AbstractContextManager):
           "<scope>/weights" and "<scope>/biases" in the order of layers.
         """
         if not is_folded:
-            names = self._graphs.get().variable_names(task.name)
+            names = self.graphs.get().variable_names(task.name)
             return {name: self.checkpoint[name] for name in names}
         part = self.network.up_to([task.endpoint])
         return dict(_named(folding.fold(part, self.checkpoint, input_range)))

@@ -12,7 +12,6 @@ from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import manifest
 from exporters.errors import ArtifactError
 from exporters.formats import FORMATS, Format, container_of, open_artifact
-from exporters.network.graphs import NetworkGraphs
 from exporters.parity import ParityImages, ParityReport, compare
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
@@ -130,12 +129,11 @@ def verify(
     if checkpoint.is_stand_in:
         progress(STAND_IN)
     progress(Note(f"Artifacts are compared on {parity_images.description}."))
-    graphs = NetworkGraphs()
-    if reference is None:
-        progress(Step("build the network"))
-        graphs.get()
     done = []
-    with reference or Reference(checkpoint, graphs) as opened:
+    with reference or Reference(checkpoint) as opened:
+        if reference is None:
+            progress(Step("build the network"))
+            opened.graphs.get()
         for number, path in enumerate(paths, start=1):
             progress(Step(f"[{number}/{len(paths)}] {path}"))
             done.append(_verify_one(path, opened, parity_images, formats))

@@ -13,24 +13,22 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 from checkpoints import stand_in
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import export, formats, images
-from exporters.artifact import ExportInputs, ExportOptions
-from exporters.calibration import calibration_images
+from exporters import calibration, images
+from exporters.build import Build
+from exporters.exporting import export
+from exporters.formats import FORMATS
 from exporters.network import recalibration
-from exporters.network.graphs import (
-    CLASSIFICATION,
-    FEATURE_VECTOR,
-    TASKS,
-    NetworkGraphs,
-)
-from exporters.parity import ParityImages, Reference
+from exporters.network.graphs import NetworkGraphs
+from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR
+from exporters.parity import ParityImages
+from exporters.reference import Reference
+from exporters.verification import verify
 
-PUBLISHED_FORMATS = ("v1", "v3", "v4", "v5")
 COMPARED = {
-    ("v1", FEATURE_VECTOR),
-    ("v3", CLASSIFICATION),
-    ("v4", CLASSIFICATION),
-    ("v5", FEATURE_VECTOR),
+    "v1": FEATURE_VECTOR,
+    "v3": CLASSIFICATION,
+    "v4": CLASSIFICATION,
+    "v5": FEATURE_VECTOR,
 }
 
 
@@ -75,10 +73,10 @@ def stand_in_checkpoint(stand_in_file) -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def export_inputs(stand_in_checkpoint, graphs) -> ExportInputs:
-    options = ExportOptions()
-    calibration = calibration_images(None, options.image_size)
-    return ExportInputs(stand_in_checkpoint, graphs, options, calibration)
+def build(stand_in_checkpoint, graphs) -> Build:
+    """A build of the calibrated stand-in, with default options."""
+    images_ = calibration.calibration_images(None, (299, 299))
+    return Build(stand_in_checkpoint, calibration=images_, graphs=graphs)
 
 
 @pytest.fixture(scope="session")
@@ -89,25 +87,29 @@ def parity_images() -> ParityImages:
 @pytest.fixture(scope="session")
 def reference(graphs, stand_in_checkpoint):
     """The TF-Slim graph with the calibrated stand-in's weights."""
-    with Reference(graphs, stand_in_checkpoint) as reference:
+    with Reference(stand_in_checkpoint, graphs) as reference:
         yield reference
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory, export_inputs, reference, parity_images) -> Path:
+def exported(tmp_path_factory, build, reference, parity_images) -> Path:
     """A directory with v1, v3, v4 and v5 of both tasks.
 
     Every format is compared for one task as it is made; the consumers compare all.
     """
     directory = tmp_path_factory.mktemp("exported")
-    for row in formats.select(PUBLISHED_FORMATS):
-        for task in TASKS:
-            export.export(
-                export_inputs,
-                row,
-                task,
-                directory / row.artifact_name(task, is_stand_in=True),
-                reference=reference if (row.name, task) in COMPARED else None,
-                parity_images=parity_images,
-            )
+    checkpoint = build.checkpoint
+    export(
+        checkpoint,
+        directory,
+        formats=list(COMPARED),
+        verify=False,
+        reference=reference,
+    )
+    compared = [
+        directory / FORMATS[name].artifact_name(task, is_stand_in=True)
+        for name, task in COMPARED.items()
+    ]
+    done = verify(compared, checkpoint, images=parity_images, reference=reference)
+    assert done.passed, [item.report or item.error for item in done.artifacts]
     return directory

@@ -6,7 +6,7 @@ The network averages an image's pixels and multiplies by a kernel. Its artifacts
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +14,21 @@ import pytest
 
 from checkpoints import layout
 from checkpoints.reader import Checkpoint
-from exporters import formats, inspection
-from exporters.artifact import (
-    ArtifactError,
-    ExportInputs,
-    ExportOptions,
-    OpenedArtifact,
-)
-from exporters.calibration import calibration_images
-from exporters.formats import Container, Format, Tolerance
-from exporters.parity import ParityImages
+from exporters import record as records
+from exporters.artifact import OpenedArtifact, Output, StoredWeight
+from exporters.build import Build, ExportOptions
+from exporters.errors import ArtifactError
+from exporters.formats import Container, Format
+from exporters.network.graphs import NetworkGraphs
+from exporters.network.tasks import TASKS, Task
+from exporters.parity import ParityImages, Tolerance
+from exporters.record import Record
 
 SHAPES = {"layer/biases": (8,), "layer/weights": (3, 8)}
 IMAGE_SIZE = (75, 75)
 IMAGES = ParityImages()
+OPTIONS = ExportOptions(image_size=IMAGE_SIZE)
+TOLERANCE = Tolerance(1e-4, 0.9999)
 
 CONTAINER = Container(
     "fake_format",
@@ -37,20 +38,18 @@ CONTAINER = Container(
 FORMAT = Format(
     "fake",
     CONTAINER,
+    "a variant",
     "for tests",
-    Tolerance(1e-4, 0.9999),
+    TOLERANCE,
     published_version=9,
     options=("image_size",),
-    is_quantized=True,
 )
+TABLE = {FORMAT.name: FORMAT}
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Adds the format to the table, and makes its network's layout the published one."""
-    containers = (CONTAINER, *formats.CONTAINERS)
-    monkeypatch.setattr(formats, "CONTAINERS", containers)
-    monkeypatch.setattr(inspection, "CONTAINERS", containers)
-    monkeypatch.setitem(formats.FORMATS, FORMAT.name, FORMAT)
+@pytest.fixture
+def fake_layout(monkeypatch):
+    """The network's layout in place of the published one."""
     monkeypatch.setattr(layout, "variable_shapes", lambda: SHAPES)
 
 
@@ -67,10 +66,8 @@ def checkpoint(**changed: np.ndarray) -> Checkpoint:
     return Checkpoint(variables() | changed, path=Path("folder/fake.ckpt"))
 
 
-def export_inputs(checkpoint: Checkpoint) -> ExportInputs:
-    options = ExportOptions(image_size=IMAGE_SIZE)
-    calibration = calibration_images(None, IMAGE_SIZE)
-    return ExportInputs(checkpoint, FakeGraphs(), options, calibration)
+def record(task: str = "classification", format: str = "fake") -> Record:
+    return records.make(format, task, checkpoint(), {"image_size": list(IMAGE_SIZE)})
 
 
 def outputs(
@@ -84,15 +81,12 @@ def outputs(
     }
 
 
-class FakeGraphs:
-    def get(self, **_) -> None:
-        """Builds nothing."""
-
-
 class FakeReference:
-    """What `exporters.parity.Reference` is to the real network."""
+    """What `exporters.reference.Reference` is to the real network."""
 
-    def __init__(self, graphs: FakeGraphs, checkpoint: Checkpoint):
+    graphs = NetworkGraphs()  # None is ever built.
+
+    def __init__(self, checkpoint: Checkpoint):
         self.checkpoint = checkpoint
 
     def __enter__(self) -> FakeReference:
@@ -101,33 +95,36 @@ class FakeReference:
     def __exit__(self, *exception) -> None:
         pass
 
-    def outputs(self, batch, *, is_training=False) -> dict[str, np.ndarray]:
-        return outputs(self.checkpoint, batch)
+    def outputs(
+        self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
+    ) -> dict[str, np.ndarray]:
+        found = outputs(self.checkpoint, batch)
+        return {value: found[value] for value in values}
 
-    def weights(self, task: str, is_folded: bool) -> Checkpoint:
-        return self.checkpoint
+    def weights(self, task: Task, **_) -> dict[str, np.ndarray]:
+        return dict(self.checkpoint)
 
 
-def write(inputs: ExportInputs, format_name: str, task: str, path: Path) -> None:
-    facts = [format_name, task, inputs.checkpoint.identity]
+def write(build: Build, variant: str, task: Task, record: Record, path: Path) -> None:
+    assert variant == FORMAT.variant
     with path.open("wb") as file:
-        np.savez(file, facts=facts, **inputs.checkpoint)
+        np.savez(file, record=record.to_text(), **build.checkpoint)
 
 
 def open(path: Path) -> OpenedArtifact:
     try:
         with np.load(path) as file:
             weights = dict(file)
-        format_name, task, identity = map(str, weights.pop("facts"))
+        record = records.parse(str(weights.pop("record")), str(path))
     except Exception as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
-    name = "logits" if task == "classification" else "feature_vector"
+    task = TASKS[record.task]
     return OpenedArtifact(
-        format=format_name,
+        format=record.format,
         task=task,
-        checkpoint_identity=identity,
-        is_stand_in=False,
+        record=record,
         image_size=IMAGE_SIZE,
-        run=lambda images: {name: outputs(weights, images)[name]},
-        weights=lambda: {name: (value, 0.0) for name, value in weights.items()},
+        outputs={task.output: Output(task.output)},
+        run=lambda images: {task.output: outputs(weights, images)[task.output]},
+        weights=lambda: {name: StoredWeight(value) for name, value in weights.items()},
     )

@@ -139,7 +139,7 @@ def export(
       ImageError: the images cannot be read.
       OSError: the files cannot be read or written.
     """
-    rows = _rows(formats)
+    rows, chosen_tasks = _rows(formats), select_tasks(tasks)
     options = options or ExportOptions()
     output = Path(output)
     _check_options(options, rows, calibration_images is not None)
@@ -166,7 +166,7 @@ def export(
     jobs = [
         (row, task, output / row.artifact_name(task, checkpoint.is_stand_in))
         for row in rows
-        for task in select_tasks(tasks)
+        for task in chosen_tasks
     ]
     if not force:
         _check_free([path for _, _, path in jobs])

@@ -317,6 +317,8 @@ def install_artifacts(arguments: argparse.Namespace, console: Console) -> int:
     for item in placed:
         if item.warning:
             console.say(item.warning)
+        for place, reason in item.kept.items():
+            console.say(f"{place} is left as it is: {reason}")
         console.result(f"{item.handle}\n  {item.directory}")
     return 0
 
@@ -327,6 +329,8 @@ def uninstall_artifacts(arguments: argparse.Namespace, console: Console) -> int:
 
     done = cache.uninstall(arguments.cache)
     for item in done.removed:
+        for place in item.left:
+            console.say(f"{place} holds something else by now, and is left as it is")
         console.result(item.handle)
     count = len(done.removed)
     console.say(f"{count} artifact{'' if count == 1 else 's'} removed")

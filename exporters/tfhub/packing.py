@@ -31,7 +31,7 @@ class Packed:
 
     Attributes:
       path: the .tar.gz file.
-      handle: the URL that TF Hub knew the artifact by.
+      handle: the URL whose path it has.
       bytes: size of the file.
       warning: what could not be checked of the artifact, None if nothing.
     """
@@ -46,6 +46,7 @@ def pack(
     artifacts: Iterable[Path],
     output_directory: Path,
     *,
+    handle: str | None = None,
     force: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Packed, ...]:
@@ -66,6 +67,8 @@ def pack(
     Args:
       artifacts: as for `exporters.tfhub.cache.install`.
       output_directory: where to pack to.
+      handle: a URL whose path one artifact takes, instead of its published one's. It
+        must be given for one that has none, since its network has classes of its own.
       force: replace existing files.
       progress: called with the number of bytes of the artifacts that are packed, and
         of all.
@@ -75,14 +78,15 @@ def pack(
 
     Raises:
       ArtifactError: a path is no artifact with a handle, or is damaged.
-      InstallError: a file exists already, or two artifacts have the same handle.
+      InstallError: a file exists already, two artifacts have the same handle, or one
+        has none.
       OSError: a file cannot be written.
     """
     if output_directory.exists() and not output_directory.is_dir():
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.
     with files.scratch_beside(output_directory / "archives") as scratch:
-        chosen = find(artifacts)
+        chosen = find(artifacts, handle)
         destinations = {
             handle: _destination(output_directory, handle, artifact.is_stand_in)
             for handle, artifact in chosen.items()
@@ -115,7 +119,7 @@ def pack(
 
 def _destination(output: Path, handle: str, is_stand_in: bool) -> Path:
     mark = "-stand-in" if is_stand_in else ""
-    path = urllib.parse.urlsplit(handle).path.lstrip("/")
+    path = urllib.parse.urlsplit(handle).path.strip("/").removesuffix(".tar.gz")
     return output / f"{path}{mark}.tar.gz"
 
 

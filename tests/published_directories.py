@@ -44,13 +44,16 @@ def make(
         (path / "tfhub_module.pb").write_bytes(b"\x08\x03")
     record = records.make(format_name, task, checkpoint(is_stand_in), {})
     extra_assets.write_record(path, record)
+    if with_manifest:
+        write_manifest(path)
     return path
 
 
 def write_manifest(path: Path) -> None:
     """Puts a manifest beside an artifact, as exporting it does."""
-    record = extra_assets.read_record(path)
-    assert record
+    record = extra_assets.read_record(path) or records.make(
+        "v5", "feature_vector", checkpoint(), {}
+    )
     described = manifest.describe(path, checkpoint(), record)
     manifest.path_of(path).write_text(json.dumps(described))
 

@@ -58,12 +58,6 @@ class Steps(contextlib.AbstractContextManager):
         else:
             self._shown.count(event.done, event.total)
 
-    def step(self, name: str) -> None:
-        """Begins a step."""
-        from exporters.progress import Step
-
-        self(Step(name))
-
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import urllib.parse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from checkpoints import files
@@ -22,6 +22,7 @@ from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import extra_assets, formats, manifest, verification
 from exporters.errors import ArtifactError, ExportError
 from exporters.network import inception_resnet_v2 as network
+from exporters.progress import Progress, Step, silent
 from exporters.tfhub import handles
 
 _FILES = (
@@ -76,7 +77,7 @@ class HubArtifact:
 def find(
     paths: Iterable[Path],
     handle: str | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> dict[str, HubArtifact]:
     """Finds and checks artifacts, among paths and in directories of them.
 
@@ -84,7 +85,7 @@ def find(
       paths: directories exported as v1, v3, v4 or v5, or directories that hold such;
         other formats in the latter are passed over.
       handle: a URL for one artifact, instead of the one it was published under.
-      progress: called with what is done, as it begins.
+      progress: told what is done.
 
     Returns:
       Handle -> artifact.
@@ -101,7 +102,7 @@ def find(
     for given in paths:
         known = len(found)
         for path in verification.find_artifacts([given])[0]:
-            progress(f"check {path.name}")
+            progress(Step(f"check {path.name}"))
             artifact = _check(path)
             if artifact is None:
                 continue
@@ -200,7 +201,8 @@ def _open(path: Path) -> HubArtifact:
         path,
         row.name,
         opened.task.name,
-        is_stand_in=weights.is_stand_in or bool(opened.record and opened.record.stand_in),
+        is_stand_in=weights.is_stand_in
+        or bool(opened.record and opened.record.stand_in),
         is_published=not has_own_classes and _is_published(path),
     )
 

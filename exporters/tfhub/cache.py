@@ -18,10 +18,11 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from checkpoints import files
+from exporters.progress import Progress, Step, silent
 from exporters.tfhub import handles, links, receipts
 from exporters.tfhub.artifacts import HubArtifact, InstallError, find
 
@@ -116,7 +117,7 @@ def install(
     handle: str | None = None,
     allow_stand_in: bool = False,
     force: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> tuple[Installed, ...]:
     """Copies artifacts into the library's cache, under every name they are known by.
 
@@ -143,7 +144,7 @@ def install(
         handle of the trained ones.
       force: replace what is there, whoever put it there: changes of an installed
         artifact, and what a library downloaded or others put there, are deleted.
-      progress: called with what is done, as it begins.
+      progress: told what is done.
 
     Returns:
       What was installed, in the order found.
@@ -171,7 +172,7 @@ def install(
                 )
         plans = []
         for url, artifact in chosen.items():
-            progress(f"copy {artifact.path.name}")
+            progress(Step(f"copy {artifact.path.name}"))
             copy = scratch / cached_directory(url, cache).name
             shutil.copytree(artifact.path, copy)
             places = {} if handle else _places(artifact, cache, kaggle_directory)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from checkpoints import files
+from exporters.progress import Progress, Step, silent
 from exporters.tfhub.artifacts import InstallError, find
 
 _PART_BYTES = 1 << 20
@@ -48,7 +49,7 @@ def pack(
     *,
     handle: str | None = None,
     force: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> tuple[Packed, ...]:
     """Packs artifacts for any web server, from which the library can download them.
 
@@ -70,8 +71,7 @@ def pack(
       handle: a URL whose path one artifact takes, instead of its published one's. It
         must be given for one that has none, since its network has classes of its own.
       force: replace existing files.
-      progress: called with the number of bytes of the artifacts that are packed, and
-        of all.
+      progress: told what is done, in bytes of all artifacts.
 
     Returns:
       The files, one per artifact, in the order found.
@@ -86,7 +86,7 @@ def pack(
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.
     with files.scratch_beside(output_directory / "archives") as scratch:
-        chosen = find(artifacts, handle)
+        chosen = find(artifacts, handle, progress)
         destinations = {
             handle: _destination(output_directory, handle, artifact.is_stand_in)
             for handle, artifact in chosen.items()
@@ -102,7 +102,7 @@ def pack(
         def count(number: int) -> None:
             nonlocal done
             done += number
-            progress(done, total)
+            progress(Step("pack", done=done, total=total, unit="bytes"))
 
         packed = []
         for handle, artifact in chosen.items():

@@ -9,9 +9,14 @@ import numpy as np
 import pytest
 from published_directories import PUBLISHED, checkpoint, make, write_manifest
 
-from exporters import formats, manifest, saved_model
+from checkpoints.reader import Checkpoint
+from exporters import formats, manifest
+from exporters import record as records
 from exporters.artifact import OpenedArtifact
+from exporters.containers.saved_model import container as saved_model
 from exporters.errors import ArtifactError
+from exporters.network.tasks import TASKS
+from exporters.progress import Step
 from exporters.tfhub import artifacts
 from exporters.tfhub.artifacts import InstallError, find
 
@@ -52,7 +57,7 @@ def test_artifact_of_which_only_the_manifest_is_left_is_passed_over(tmp_path):
 
 def test_path_without_handle(tmp_path):
     onnx = tmp_path / "network.onnx"
-    onnx.write_bytes(b"\x08\x08")
+    onnx.write_bytes(b"\x08\x08\x3a\x00")
     for path in (onnx, tmp_path):
         with pytest.raises(ArtifactError, match="had a handle for"):
             find([path])
@@ -86,7 +91,7 @@ def test_what_is_being_checked_is_told(tmp_path):
     names = [make(tmp_path, name).name for name in ("v1", "v4")]
     told = []
     find([tmp_path], progress=told.append)
-    assert told == [f"check {name}" for name in names]
+    assert told == [Step(f"check {name}") for name in names]
 
 
 # Networks with classes of their own have no published handle
@@ -144,20 +149,25 @@ def test_handle_that_cannot_be_one_s_own(artifact, handle):
 # Without a manifest, artifacts are opened
 
 
-def open_as(monkeypatch, weights, **facts):
+def open_as(monkeypatch, weights, task="feature_vector", is_stand_in=None):
     """Lets every directory be opened as v5 with these weights."""
+    record = None
+    if is_stand_in is not None:
+        record = dataclasses.replace(
+            records.make("v5", task, checkpoint(), {}), stand_in=is_stand_in
+        )
     opened = OpenedArtifact(
         format="v5",
-        task="feature_vector",
-        checkpoint_identity=None,
-        is_stand_in=None,
+        task=TASKS[task],
+        record=record,
         image_size=None,
+        outputs={},
         run=lambda images: {},
-        weights=lambda: {name: (value, 0.0) for name, value in weights.items()},
+        weights=dict,
     )
-    opened = dataclasses.replace(opened, **facts)
     monkeypatch.setattr(saved_model, "open", lambda path: opened)
-    monkeypatch.setattr(artifacts, "_read_variables", lambda path: None)
+    found = Checkpoint(weights, path=Path("variables"))
+    monkeypatch.setattr(artifacts, "open_checkpoint", lambda path, **_: found)
 
 
 @pytest.mark.parametrize("is_recorded", [True, False, None])
@@ -195,7 +205,7 @@ def bare(exported, tmp_path_factory):
     """Makes a copy of an exported artifact, without its manifest."""
 
     def copy(format_name, task="feature_vector"):
-        name = formats.FORMATS[format_name].artifact_name(task, is_stand_in=True)
+        name = formats.FORMATS[format_name].artifact_name(TASKS[task], is_stand_in=True)
         return shutil.copytree(exported / name, tmp_path_factory.mktemp("bare") / name)
 
     return copy

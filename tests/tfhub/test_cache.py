@@ -10,6 +10,7 @@ import pytest
 from published_directories import PUBLISHED, content, make
 
 from exporters.errors import ArtifactError
+from exporters.progress import Step
 from exporters.tfhub.artifacts import InstallError
 from exporters.tfhub.cache import install, uninstall
 
@@ -231,7 +232,7 @@ def test_cache_that_cannot_be_written_is_named_before_anything_is_read(tmp_path)
 def test_what_is_being_done_is_told(artifact, cache):
     told = []
     install([artifact], cache, progress=told.append)
-    assert told == [f"check {artifact.name}", f"copy {artifact.name}"]
+    assert told == [Step(f"check {artifact.name}"), Step(f"copy {artifact.name}")]
 
 
 # Under a handle of one's own

@@ -11,7 +11,7 @@ from consumers import environments
 from file_server import served
 from published_directories import PUBLISHED, content, make
 
-from exporters.graphs import TASKS
+from exporters.network.tasks import TASKS
 from exporters.tfhub.cache import install
 from exporters.tfhub.packing import pack
 

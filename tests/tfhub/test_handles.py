@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from exporters import formats
-from exporters.graphs import TASKS
+from exporters.network.tasks import TASKS
 from exporters.tfhub import handles
 
 VERSIONS = (1, 3, 4, 5)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from checkpoints import files
+from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import calibration as calibrations
 from exporters import manifest
@@ -22,8 +23,6 @@ from exporters.network.tasks import Task
 from exporters.parity import ParityImages, ParityReport, compare
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
-
-PathLike = str | os.PathLike[str]
 
 _QUANTIZATION_HINT = (
     "Quantization fits images like those it was calibrated on; give such images to "

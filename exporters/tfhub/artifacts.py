@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from checkpoints import files
+from checkpoints.files import PathLike
 from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import extra_assets, formats, manifest, verification
 from exporters.errors import ArtifactError, ExportError
@@ -75,7 +76,7 @@ class HubArtifact:
 
 
 def find(
-    paths: Iterable[Path],
+    paths: PathLike | Iterable[PathLike],
     handle: str | None = None,
     progress: Progress = silent,
 ) -> dict[str, HubArtifact]:
@@ -99,7 +100,7 @@ def find(
     if handle is not None:
         _check_own_handle(handle)
     found: dict[str, HubArtifact] = {}
-    for given in paths:
+    for given in files.as_paths(paths):
         known = len(found)
         for path in verification.find_artifacts([given])[0]:
             progress(Step(f"check {path.name}"))

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from checkpoints import files
+from checkpoints.files import PathLike
 from exporters.progress import Progress, Step, silent
 from exporters.tfhub import handles, links, receipts
 from exporters.tfhub.artifacts import HubArtifact, InstallError, find
@@ -110,9 +111,9 @@ def default_kaggle_directory() -> Path | None:
 
 
 def install(
-    artifacts: Iterable[Path],
-    cache_directory: Path | None = None,
-    kaggle_directory: Path | None = None,
+    artifacts: PathLike | Iterable[PathLike],
+    cache: PathLike | None = None,
+    kaggle_cache: PathLike | None = None,
     *,
     handle: str | None = None,
     allow_stand_in: bool = False,
@@ -135,9 +136,9 @@ def install(
     Args:
       artifacts: directories exported as v1, v3, v4 or v5, or directories that hold
         such; other formats in the latter are passed over.
-      cache_directory: the library's cache, by default the one it will use.
-      kaggle_directory: kagglehub's cache. By default the one it will use; but if
-        `cache_directory` is given, only where KAGGLEHUB_CACHE says so.
+      cache: the library's cache, by default the one it will use.
+      kaggle_cache: kagglehub's cache. By default the one it will use; but if
+        `cache` is given, only where KAGGLEHUB_CACHE says so.
       handle: a URL to install one artifact under, instead of its published names. It
         must be given for one that has none, since its network has classes of its own.
       allow_stand_in: install generated weights, which classify nothing, under the
@@ -155,13 +156,12 @@ def install(
         or something is there already.
       OSError: the cache cannot be written. It is as it was before.
     """
-    cache = _checked_cache(cache_directory)
-    if kaggle_directory is None and (
-        cache_directory is None or os.environ.get("KAGGLEHUB_CACHE")
-    ):
-        kaggle_directory = default_kaggle_directory()
+    root = _checked_cache(cache)
+    models = Path(kaggle_cache) if kaggle_cache else None
+    if models is None and (cache is None or os.environ.get("KAGGLEHUB_CACHE")):
+        models = default_kaggle_directory()
     # First of all, so that a cache that cannot be written is found at once.
-    with files.scratch_beside(cache / "artifacts") as scratch:
+    with files.scratch_beside(root / "artifacts") as scratch:
         chosen = find(artifacts, handle, progress)
         for url, artifact in chosen.items():
             if artifact.is_stand_in and not allow_stand_in:
@@ -173,10 +173,10 @@ def install(
         plans = []
         for url, artifact in chosen.items():
             progress(Step(f"copy {artifact.path.name}"))
-            copy = scratch / cached_directory(url, cache).name
+            copy = scratch / cached_directory(url, root).name
             shutil.copytree(artifact.path, copy)
-            places = {} if handle else _places(artifact, cache, kaggle_directory)
-            plan = _plan(copy, url, cache, places, force=force)
+            places = {} if handle else _places(artifact, root, models)
+            plan = _plan(copy, url, root, places, force=force)
             plans.append(dataclasses.replace(plan, warning=artifact.warning))
         moves: dict[Path, Path] = {}
         for plan in plans:
@@ -188,16 +188,14 @@ def install(
     return tuple(map(_with_links, plans))
 
 
-def uninstall(
-    cache_directory: Path | None = None, *, force: bool = False
-) -> Uninstalled:
+def uninstall(cache: PathLike | None = None, *, force: bool = False) -> Uninstalled:
     """Removes what `install` placed in a cache, and the links to it; nothing else.
 
     An artifact in which files were changed or added since is kept. One in which files
     are missing is removed.
 
     Args:
-      cache_directory: the library's cache, by default the one it will use.
+      cache: the library's cache, by default the one it will use.
       force: remove changed artifacts as well, with all that was added to them.
 
     Returns:
@@ -207,9 +205,9 @@ def uninstall(
       InstallError: the cache is no directory of this machine's.
       OSError: something cannot be removed. Its receipt stays, so it can be tried again.
     """
-    cache = _checked_cache(cache_directory)
+    root = _checked_cache(cache)
     removed, kept = [], []
-    for path in sorted(cache.glob(f"*{receipts.SUFFIX}")):
+    for path in sorted(root.glob(f"*{receipts.SUFFIX}")):
         directory = path.with_name(path.name.removesuffix(receipts.SUFFIX))
         receipt = receipts.read(directory)
         if receipt is None:
@@ -220,7 +218,7 @@ def uninstall(
             continue
         left = tuple(
             place
-            for place in (cache / link for link in receipt.links)
+            for place in (root / link for link in receipt.links)
             if not links.remove(place, directory, receipt.files)
         )
         links.remove_whole(directory)
@@ -229,8 +227,8 @@ def uninstall(
     return Uninstalled(tuple(removed), tuple(kept))
 
 
-def _checked_cache(cache_directory: Path | None) -> Path:
-    cache = (cache_directory or default_cache_directory()).absolute()
+def _checked_cache(directory: PathLike | None) -> Path:
+    cache = Path(directory or default_cache_directory()).absolute()
     if cache.exists() and not cache.is_dir():
         raise InstallError(f"{cache} is a file; expected the library's cache directory")
     return cache

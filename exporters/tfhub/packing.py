@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from checkpoints import files
+from checkpoints.files import PathLike
 from exporters.progress import Progress, Step, silent
 from exporters.tfhub.artifacts import InstallError, find
 
@@ -44,8 +45,8 @@ class Packed:
 
 
 def pack(
-    artifacts: Iterable[Path],
-    output_directory: Path,
+    artifacts: PathLike | Iterable[PathLike],
+    output: PathLike,
     *,
     handle: str | None = None,
     force: bool = False,
@@ -53,7 +54,7 @@ def pack(
 ) -> tuple[Packed, ...]:
     """Packs artifacts for any web server, from which the library can download them.
 
-    Below `output_directory`, each has the path of its handle, with .tar.gz added:
+    Below `output`, each has the path of its handle, with .tar.gz added:
     `google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz`. With that directory
     served at https://example.org/, the consumer's handle is
     `https://example.org/google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz`.
@@ -67,7 +68,7 @@ def pack(
 
     Args:
       artifacts: as for `exporters.tfhub.cache.install`.
-      output_directory: where to pack to.
+      output: where to pack to.
       handle: a URL whose path one artifact takes, instead of its published one's. It
         must be given for one that has none, since its network has classes of its own.
       force: replace existing files.
@@ -82,6 +83,7 @@ def pack(
         has none.
       OSError: a file cannot be written.
     """
+    output_directory = Path(output)
     if output_directory.exists() and not output_directory.is_dir():
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.

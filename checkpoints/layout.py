@@ -122,16 +122,8 @@ def recognize(
     found = _sort(specs)
     prefix = _only_prefix(found.own or found.averages, source)
     averages = _merge(found.averages, source)
-    if averages and moving_averages is None:
-        raise MovingAveragesError(
-            f"{source} holds moving averages of {len(averages)} variables of the network "
-            "beside the variables, and so two networks. Say whether to use the moving "
-            "averages, as evaluation mostly does, or to ignore them."
-        )
-    if moving_averages == "use" and not averages:
-        raise MovingAveragesError(f"{source} holds no moving averages to use.")
     stored = found.own.get(prefix, {})
-    if moving_averages == "use":
+    if _are_used(averages, moving_averages, source):
         stored = stored | averages
     network = {name: specs[place] for name, place in stored.items()}
 
@@ -142,8 +134,7 @@ def recognize(
     if not classifier & network.keys():
         needed -= classifier
     scopes = tuple(f"{prefix}{scope}/" for scope in _scopes())
-    strangers = [name for name in found.others if name.startswith(scopes)]
-    unexpected = strangers if network else found.others
+    unexpected = [n for n in found.others if n.startswith(scopes) or not network]
     _raise(
         f"{source} is not a checkpoint of inception_resnet_v2. Found {len(specs)} "
         f"variables, expected the {len(expected)} that TF-Slim's definition has:",
@@ -305,6 +296,19 @@ def _only_prefix(found: Mapping[str, Mapping[str, str]], source: str) -> str:
             "object detectors have them, are not the whole."
         )
     return next(iter(found), "")
+
+
+def _are_used(averages: Mapping[str, str], choice: str | None, source: str) -> bool:
+    """Whether moving averages take the places of their variables, as somebody chose."""
+    if averages and choice is None:
+        raise MovingAveragesError(
+            f"{source} holds moving averages of {len(averages)} variables of the network "
+            "beside the variables, and so two networks. Say whether to use the moving "
+            "averages, as evaluation mostly does, or to ignore them."
+        )
+    if choice == "use" and not averages:
+        raise MovingAveragesError(f"{source} holds no moving averages to use.")
+    return choice == "use"
 
 
 def _merge(averages: Mapping[str, Mapping[str, str]], source: str) -> dict[str, str]:

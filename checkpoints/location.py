@@ -268,4 +268,4 @@ def _looks_like_values(beginning: bytes) -> bool:
     with np.errstate(invalid="ignore"):
         plausible = np.count_nonzero((abs(values) > 1e-12) & (abs(values) < 1e4))
     zeros = np.count_nonzero(values == 0)
-    return plausible >= 8 and plausible + zeros > 0.9 * values.size
+    return bool(plausible >= 8 and plausible + zeros > 0.9 * values.size)

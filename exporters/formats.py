@@ -17,6 +17,7 @@ from exporters.build import Build
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
 from exporters.errors import ArtifactError, UnknownFormatError
+from exporters.network.layers import NUM_CLASSES
 from exporters.network.quantization import Precision
 from exporters.network.tasks import TASKS, Task
 from exporters.parity import Tolerance
@@ -87,10 +88,16 @@ class Format:
             return None
         return f"{PUBLISHER_URL}/{task_name}/{self.published_version}"
 
-    def artifact_name(self, task: Task, is_stand_in: bool) -> str:
+    def artifact_name(
+        self, task: Task, is_stand_in: bool, num_classes: int | None = NUM_CLASSES
+    ) -> str:
         """File or directory name of an artifact."""
+        classes = (
+            "" if num_classes in (None, NUM_CLASSES) else f"-{num_classes}-classes"
+        )
         mark = "-stand-in" if is_stand_in else ""
-        return f"{MODEL}-{task.name}-{self.name}{mark}{self.container.suffix}"
+        suffix = self.container.suffix
+        return f"{MODEL}{classes}-{task.name}-{self.name}{mark}{suffix}"
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+PathLike = str | os.PathLike[str]
 
 _BLOCK_BYTES = 1 << 20
 _LARGEST_JSON = 64 << 20
 """In bytes; the largest that we write ourselves, a manifest, has some hundred KB."""
+
+
+def as_paths(given: PathLike | Iterable[PathLike]) -> list[Path]:
+    """Returns one path, or several, as a list."""
+    if isinstance(given, str | os.PathLike):
+        given = [given]
+    return [Path(path) for path in given]
 
 
 def digest(file: Path, algorithm: str = "sha256") -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints import files
+from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import calibration as calibrations
 from exporters import images as image_files
@@ -23,8 +24,6 @@ from exporters.network.tasks import Task
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
-
-PathLike = str | os.PathLike[str]
 
 _ENOUGH_IMAGES = 8
 """To calibrate on. Fewer rarely show what activations there can be."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from checkpoints import files, layout
+from checkpoints.files import PathLike
 from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import manifest
 from exporters.artifact import OpenedArtifact
@@ -16,8 +16,6 @@ from exporters.errors import ArtifactError
 from exporters.formats import FORMATS, Format, container_of, open_artifact
 from exporters.progress import Note, Progress, Step, silent
 from exporters.verification import find_artifacts
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from checkpoints import files, stand_in
+from checkpoints.files import PathLike
 from checkpoints.reader import open_checkpoint
 from exporters import images
 from exporters.errors import ExportError
 from exporters.network import recalibration
 from exporters.network.graphs import NetworkGraphs
 from exporters.progress import STAND_IN, Progress, Step, silent
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import manifest, parity
 from exporters.errors import ArtifactError
@@ -15,8 +15,6 @@ from exporters.formats import FORMATS, Format, container_of, open_artifact
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,9 +117,7 @@ def verify(
       ImageError: the images cannot be read.
       OSError: a directory cannot be read.
     """
-    if isinstance(artifacts, str | os.PathLike):
-        artifacts = [artifacts]
-    paths, skipped = find_artifacts(map(Path, artifacts), formats)
+    paths, skipped = find_artifacts(as_paths(artifacts), formats)
     progress(Step("read images"))
     parity_images = (
         images

@@ -185,10 +185,12 @@ def activation_problems(
 def _range_problem(
     found: Quantization, wanted: tuple[float, float], *, must_equal: bool
 ) -> str | None:
+    if not (np.isfinite(found.scale) & (found.scale > 0)).all():
+        return f"its scale is {found.scale[0]:g}"
     low, high = found.dequantize(np.array([-128, 127]))
     says = f"it ranges from {low:.4g} to {high:.4g}"
-    if not (np.isfinite(low) and np.isfinite(high) and low <= 0 <= high):
-        return says
+    if not low <= 0 <= high:
+        return f"{says}, without 0"
     if must_equal:
         expected = quantization.of_range(*wanted)
         if not _are_close(found.scale, expected.scale) or (

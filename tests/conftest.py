@@ -11,7 +11,9 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-from checkpoints import stand_in
+import fake_format
+
+from checkpoints import layout, stand_in
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import calibration, images
 from exporters.build import Build
@@ -36,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Starts the consumers' programs first, and asks for their results last."""
     order = {"test_programs_start": 0, "test_consumer": 2}
     items.sort(key=lambda item: order.get(getattr(item, "originalname", ""), 1))
+
+
+@pytest.fixture
+def fake_layout(monkeypatch):
+    """The layout of the fake format's network in place of the published one."""
+    monkeypatch.setattr(layout, "variable_shapes", lambda: fake_format.SHAPES)
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from checkpoints import layout
 from checkpoints.reader import Checkpoint
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight
@@ -45,12 +43,6 @@ FORMAT = Format(
     options=("image_size",),
 )
 TABLE = {FORMAT.name: FORMAT}
-
-
-@pytest.fixture
-def fake_layout(monkeypatch):
-    """The network's layout in place of the published one."""
-    monkeypatch.setattr(layout, "variable_shapes", lambda: SHAPES)
 
 
 def variables() -> dict[str, np.ndarray]:

@@ -82,13 +82,13 @@ def reference_file(reference, tmp_path_factory) -> Path:
         height, width = map(int, size.split("x"))
         batch = images.generate(count, height, width, seed=3)
         values[f"{size}/images"] = batch
-        outputs = reference.outputs(batch)
-        names = ["feature_vector", "logits"]
+        names = {"feature_vector": "feature_vector", "logits": "logits"}
         if size == "299x299":
-            names += [f"InceptionResnetV2/{e}" for e in ENDPOINTS[CLASSIFICATION]]
-        values |= {f"{size}/{name}": outputs[name] for name in names}
+            names |= CLASSIFICATION.published
+        outputs = reference.outputs(batch, names.values())
+        values |= {f"{size}/{name}": outputs[value] for name, value in names.items()}
         if size == "139x139":
-            trained = reference.outputs(batch, is_training=True)
+            trained = reference.outputs(batch, ["feature_vector"], is_training=True)
             values[f"{size}/train/feature_vector"] = trained["feature_vector"]
     path = tmp_path_factory.mktemp("reference") / "reference.npz"
     np.savez(path, **values)

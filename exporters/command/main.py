@@ -92,7 +92,7 @@ def _fetch(arguments: argparse.Namespace, console: Console) -> int:
 
     url = arguments.url or download.PUBLISHED_URL
     with show.Steps(console) as progress:
-        progress.step("look into the cache")
+        progress(Step("look into the cache"))
 
         def received(done: int, total: int | None) -> None:
             progress(Step(f"download {url}", "", done, total, "bytes"))
@@ -182,7 +182,7 @@ def _install(arguments: argparse.Namespace, console: Console) -> int:
             arguments.cache,
             allow_stand_in=arguments.allow_stand_in,
             force=arguments.force,
-            progress=progress.step,
+            progress=progress,
         )
     show.installed(console, placed)
     return 0
@@ -199,12 +199,12 @@ def _uninstall(arguments: argparse.Namespace, console: Console) -> int:
 def _pack(arguments: argparse.Namespace, console: Console) -> int:
     from exporters.tfhub.packing import pack
 
-    with console.step("pack") as step:
+    with show.Steps(console) as progress:
         packed = pack(
             arguments.artifacts,
             arguments.output,
             force=arguments.force,
-            progress=step.bytes,
+            progress=progress,
         )
     show.packed(console, packed)
     return 0

@@ -61,12 +61,6 @@ class Steps(contextlib.AbstractContextManager):
         else:
             self._shown.count(event.done, event.total)
 
-    def step(self, name: str) -> None:
-        """Begins a step."""
-        from exporters.progress import Step
-
-        self(Step(name))
-
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)
 
@@ -265,12 +259,16 @@ def installed(console: consoles.Console, placed: Iterable[Installed]) -> None:
     for item in placed:
         if item.warning:
             console.say(item.warning)
+        for place, reason in item.kept.items():
+            console.say(f"{place} is left as it is: {reason}")
         console.result(f"{item.handle}\n  {item.directory}")
 
 
 def uninstalled(console: consoles.Console, done: Uninstalled) -> None:
     """Prints what was removed, and what was not."""
     for item in done.removed:
+        for place in item.left:
+            console.say(f"{place} holds something else by now, and is left as it is")
         console.result(item.handle)
     console.say(f"{counted(len(done.removed), 'artifact')} removed")
     for item in done.kept:

@@ -5,9 +5,9 @@ import onnx
 import onnxruntime
 import pytest
 import tensorflow.compat.v1 as tf
+from exporters.inference_graph import InferenceGraph
 
 from exporters.containers.onnx import nodes, serialization
-from exporters.inference_graph import InferenceGraph
 
 OUTPUTS = {"out": "default"}
 

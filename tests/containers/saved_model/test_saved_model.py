@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from exporters import images
-from exporters.artifact import ArtifactError
 from exporters.containers.saved_model import container as saved_model
+from exporters.errors import ArtifactError
 from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
 
 pytestmark = pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from exporters.containers.tflite.network import Layer, Network
 from exporters.containers.tflite.quantization import (
     PROBABILITIES,

@@ -56,7 +56,7 @@ def inspect(
     path = Path(path)
     progress(Step(f"open {path}"))
     if path.is_file() and not path.stat().st_size:
-        raise ArtifactError(f"{path} is empty: 0 bytes. {_EXPECTED}")
+        raise ArtifactError(f"{path} is empty. {_EXPECTED}")
     if path.name.endswith(manifest.SUFFIX) and path.is_file():
         path = manifest.artifact_of(path)
     if container_of(path, formats) or manifest.path_of(path).is_file():
@@ -101,16 +101,16 @@ def _artifact(
     path: Path, progress: Progress, formats: Mapping[str, Format]
 ) -> dict[str, Any]:
     changed = manifest.changed_files(path)
-    difference = f"is not as its manifest says: {', '.join(changed)}."
+    difference = f"By its manifest, these files changed: {', '.join(changed)}."
     if changed:
-        progress(Note(f"{path} {difference}"))
+        progress(Note(f"{path} is damaged, or was changed. {difference}"))
     try:
         artifact, row = open_artifact(path, formats)
         with artifact:
             return _facts(path, artifact, row, changed)
     except ArtifactError as error:
         if changed:
-            raise ArtifactError(f"{error} It {difference}") from error
+            raise ArtifactError(f"{error} {difference}") from error
         raise
 
 

@@ -201,7 +201,7 @@ class ParityImages:
         self.description = "generated images"
         if directory:
             found = len(self._files)
-            self.description = f"{found} images of {directory.resolve().name}"
+            self.description = images.description(found, directory)
             if found < _COUNT:
                 self.description += f" and {_COUNT - found} generated ones"
             self.batches(None)

@@ -167,8 +167,8 @@ def _verify_one(
             )
     except ArtifactError as error:
         told = str(error)
-        if changed:
-            told += f" It is not as its manifest says: {', '.join(changed)}."
+        if changed and path.exists():
+            told += f" By its manifest, these files changed: {', '.join(changed)}."
         return VerifiedArtifact(path, error=told)
     except OSError as error:
         if error.errno is None:
@@ -249,5 +249,5 @@ def _kind(path: Path) -> str:
     if path.is_dir():
         return "a directory that is no artifact"
     if path.is_file() and not path.stat().st_size:
-        return "empty: 0 bytes"
+        return "empty"
     return "no artifact of a known format"

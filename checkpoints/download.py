@@ -87,8 +87,9 @@ def fetch(
         md5: MD5 of the archive, 32 hexadecimal digits.
         cache: cache folder; None for `cache_directory()`.
         force: download from the beginning whatever the cache holds.
-        progress: called with the bytes so far (those of earlier runs included) and
-            the bytes in all, None where the server does not say.
+        progress: called when a download begins and as it goes on, with the bytes so far
+            (those of earlier runs included) and the bytes in all, None where the server
+            does not say.
         retries: how often a failed request is repeated.
         delay: seconds before the first repetition; doubled for each further one.
         timeout: seconds without an answer or without data that make a request fail.
@@ -142,6 +143,10 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _cached_checkpoint(archive: Path, md5: str, max_bytes: int) -> Path | None:
     """The checkpoint beside an archive, if all of both is as it should be."""
     if not has_md5(archive, md5):
@@ -154,6 +159,7 @@ def _complete(transfer: Transfer, md5: str, retries: int, delay: float) -> None:
     """Makes `transfer.part` the whole archive, over as many requests as allowed."""
     if has_md5(transfer.part, md5):
         return
+    transfer.progress(_size(transfer.part), None)
     for attempt in range(retries + 1):
         if attempt:
             time.sleep(delay * 2 ** (attempt - 1))
@@ -166,10 +172,9 @@ def _complete(transfer: Transfer, md5: str, retries: int, delay: float) -> None:
             return
         if trouble is None:
             raise _mismatch(transfer, md5)
-    size = transfer.part.stat().st_size if transfer.part.exists() else 0
     raise DownloadError(
         f"{transfer.url} could not be downloaded (tries: {retries + 1}); the last one"
-        f" ended with: {trouble}. {size} bytes are kept in {transfer.part}, and the"
+        f" ended with: {trouble}. {_size(transfer.part)} bytes are kept in {transfer.part}, and the"
         " next call goes on from there. Check the network and the proxy settings, or"
         " give the URL of a mirror"
     ) from trouble

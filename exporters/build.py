@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from checkpoints.reader import Checkpoint
@@ -70,6 +70,19 @@ class ExportOptions:
     def input_range(self) -> tuple[float, float]:
         """Values of black and white in the images that a file takes."""
         return (-1.0, 1.0) if self.signed_input else (0.0, 1.0)
+
+    def chosen(self, names: Collection[str]) -> list[str]:
+        """Returns what is not the default among fields, in words for a file's name."""
+        words = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in names or value == field.default:
+                continue
+            if field.name == "image_size":
+                words.append("x".join(map(str, dict.fromkeys(value or ["dynamic"]))))
+            else:
+                words.append(value if isinstance(value, str) else field.name)
+        return [word.replace("_", "-") for word in words]
 
 
 @dataclasses.dataclass(frozen=True)

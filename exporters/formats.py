@@ -13,7 +13,7 @@ from typing import Any
 
 from checkpoints import wire
 from exporters.artifact import OpenedArtifact
-from exporters.build import Build
+from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
 from exporters.errors import ArtifactError, UnknownFormatError
@@ -88,16 +88,32 @@ class Format:
             return None
         return f"{PUBLISHER_URL}/{task_name}/{self.published_version}"
 
-    def artifact_name(
-        self, task: Task, is_stand_in: bool, num_classes: int | None = NUM_CLASSES
-    ) -> str:
-        """File or directory name of an artifact."""
-        classes = (
-            "" if num_classes in (None, NUM_CLASSES) else f"-{num_classes}-classes"
+    def options_of(self, task: Task) -> tuple[str, ...]:
+        """The fields of `ExportOptions` that it heeds for a task."""
+        return tuple(
+            name for name in self.options if name != "softmax" or task.needs_classifier
         )
-        mark = "-stand-in" if is_stand_in else ""
-        suffix = self.container.suffix
-        return f"{MODEL}{classes}-{task.name}-{self.name}{mark}{suffix}"
+
+    def artifact_name(
+        self,
+        task: Task,
+        is_stand_in: bool,
+        options: ExportOptions | None = None,
+        num_classes: int | None = NUM_CLASSES,
+    ) -> str:
+        """File or directory name of an artifact.
+
+        Choices that are not the default have a part in it, so that none is taken for
+        another, or replaced by it.
+        """
+        words = [MODEL, task.name, self.name]
+        if num_classes not in (None, NUM_CLASSES):
+            words.insert(1, f"{num_classes}-classes")
+        if options:
+            words += options.chosen(self.options_of(task))
+        if is_stand_in:
+            words.append("stand-in")
+        return "-".join(words) + self.container.suffix
 
 
 def _first_bytes(path: Path) -> bytes:

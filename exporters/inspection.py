@@ -14,6 +14,7 @@ from exporters import manifest
 from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError
 from exporters.formats import FORMATS, Format, container_of, open_artifact
+from exporters.progress import Note, Progress, Step, silent
 from exporters.verification import find_artifacts
 
 
@@ -33,11 +34,19 @@ class Inspection:
     facts: Mapping[str, Any]
 
 
-def inspect(path: PathLike, *, formats: Mapping[str, Format] = FORMATS) -> Inspection:
+def inspect(
+    path: PathLike,
+    *,
+    progress: Progress = silent,
+    formats: Mapping[str, Format] = FORMATS,
+) -> Inspection:
     """Finds out what a path holds.
 
     Args:
-      path: a checkpoint in any form, an artifact, or a directory of artifacts.
+      path: a checkpoint in any form, an artifact or its manifest, or a directory of
+        artifacts.
+      progress: told what is done; and at once if an artifact was changed, which can
+        take long to open.
       formats: the table of formats.
 
     Raises:
@@ -45,8 +54,13 @@ def inspect(path: PathLike, *, formats: Mapping[str, Format] = FORMATS) -> Inspe
       ArtifactError: it is an artifact, but damaged, or one of another tool's.
     """
     path = Path(path)
-    if container_of(path, formats):
-        return Inspection(path, "artifact", _artifact(path, formats))
+    progress(Step(f"open {path}"))
+    if path.is_file() and not path.stat().st_size:
+        raise ArtifactError(f"{path} is empty. {_EXPECTED}")
+    if path.name.endswith(manifest.SUFFIX) and path.is_file():
+        path = manifest.artifact_of(path)
+    if container_of(path, formats) or manifest.path_of(path).is_file():
+        return Inspection(path, "artifact", _artifact(path, progress, formats))
     try:
         return Inspection(path, "checkpoint", _checkpoint(path))
     except CheckpointError as error:
@@ -54,10 +68,15 @@ def inspect(path: PathLike, *, formats: Mapping[str, Format] = FORMATS) -> Inspe
             found, _ = find_artifacts([path], formats)
         except ArtifactError:
             raise CheckpointError(
-                f"{error} Nor is it an artifact: a directory with saved_model.pb, an "
-                ".onnx file or a .tflite file."
+                f"{error} Nor is it an artifact. {_EXPECTED}"
             ) from None
         return Inspection(path, "directory", {"artifacts": list(map(_entry, found))})
+
+
+_EXPECTED = (
+    "What can be inspected: checkpoints, directories with saved_model.pb, .onnx and "
+    ".tflite files, and directories of these."
+)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -86,18 +105,21 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _artifact(path: Path, formats: Mapping[str, Format]) -> dict[str, Any]:
+def _artifact(
+    path: Path, progress: Progress, formats: Mapping[str, Format]
+) -> dict[str, Any]:
     changed = manifest.changed_files(path)
+    difference = f"By its manifest, these files changed: {', '.join(changed)}."
+    if changed:
+        progress(Note(f"{path} is damaged, or was changed. {difference}"))
     try:
         artifact, row = open_artifact(path, formats)
+        with artifact:
+            return _facts(path, artifact, row, changed)
     except ArtifactError as error:
         if changed:
-            raise ArtifactError(
-                f"{error} By its manifest, these files changed: {', '.join(changed)}."
-            ) from error
+            raise ArtifactError(f"{error} {difference}") from error
         raise
-    with artifact:
-        return _facts(path, artifact, row, changed)
 
 
 def _facts(

@@ -7,7 +7,7 @@ a single wrong one hardly shows in the outputs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,16 @@ class OutputParity:
             and self.cosine >= self.tolerance.min_cosine
         )
 
+    def in_words(self) -> str:
+        """Says what was found, and what was asked."""
+        asked = self.tolerance
+        error = figure(self.relative_error, asked.max_error)
+        cosine = figure(self.cosine, asked.min_cosine)
+        return (
+            f"error {error} of the largest magnitude (at most {asked.max_error:g}), "
+            f"cosine {cosine} (at least {asked.min_cosine:g})"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class ParityReport:
@@ -118,23 +128,17 @@ class ParityReport:
 
     def failures(self) -> list[str]:
         """Says in words what did not pass."""
-        lines = list(self.problems[:_MOST_LINES])
-        if len(self.problems) > _MOST_LINES:
-            lines.append(f"and {len(self.problems) - _MOST_LINES} more problems")
-        for name, output in self.outputs.items():
-            if not output.passed:
-                asked = output.tolerance
-                lines.append(
-                    f"output {name}: error {output.relative_error:.2g} of the largest "
-                    f"magnitude (at most {asked.max_error:g}), cosine "
-                    f"{output.cosine:.6f} (at least {asked.min_cosine:g})"
-                )
-        wrong = self.weights.wrong
-        lines += [f"weight {line}" for line in wrong[:_MOST_LINES]]
-        if len(wrong) > _MOST_LINES:
-            more = len(wrong) - _MOST_LINES
-            lines.append(f"and {more} more weights of {self.weights.count}")
-        return lines
+        outputs = [
+            f"output {name}: {output.in_words()}"
+            for name, output in self.outputs.items()
+            if not output.passed
+        ]
+        weights = [f"weight {line}" for line in self.weights.wrong]
+        return [
+            *_shortened(self.problems, "problems"),
+            *_shortened(outputs, f"outputs of {len(self.outputs)}"),
+            *_shortened(weights, f"weights of {self.weights.count}"),
+        ]
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; figures that are not finite become None."""
@@ -142,6 +146,34 @@ class ParityReport:
         for name, output in self.outputs.items():
             found["outputs"][name]["passed"] = output.passed
         return found | {"passed": self.passed}
+
+
+def result(report: ParityReport | None, error: str | None) -> str:
+    """Says in a word what came of an artifact.
+
+    Args:
+      report: the comparison with the checkpoint, None if there was none.
+      error: why it could not be made or read, None if it could.
+    """
+    if error is not None:
+        return "FAILED"
+    if report is None:
+        return "not compared"
+    return "agrees" if report.passed else "DIFFERS"
+
+
+def figure(value: float, limit: float, fewest: int = 4) -> str:
+    """A number in a few digits, and as many as it takes to tell it from its limit."""
+    for digits in range(fewest, 17):
+        text = f"{value:.{digits}g}"
+        if np.sign(float(text) - limit) == np.sign(value - limit):
+            break
+    return text
+
+
+def _shortened(lines: Sequence[str], what: str) -> list[str]:
+    more = len(lines) - _MOST_LINES
+    return [*lines[:_MOST_LINES], *([f"and {more} more {what}"] if more > 0 else [])]
 
 
 def _without_infinities(fields: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -169,7 +201,7 @@ class ParityImages:
         self.description = "generated images"
         if directory:
             found = len(self._files)
-            self.description = f"{found} images of {directory.resolve().name}"
+            self.description = images.description(found, directory)
             if found < _COUNT:
                 self.description += f" and {_COUNT - found} generated ones"
             self.batches(None)

@@ -9,10 +9,10 @@ from typing import Any
 
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import manifest
+from exporters import manifest, parity
 from exporters.errors import ArtifactError
 from exporters.formats import FORMATS, Format, container_of, open_artifact
-from exporters.parity import ParityImages, ParityReport, compare
+from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 
@@ -30,6 +30,11 @@ class VerifiedArtifact:
     path: Path
     report: ParityReport | None = None
     error: str | None = None
+
+    @property
+    def result(self) -> str:
+        """Says in a word what came of it."""
+        return parity.result(self.report, self.error)
 
     @property
     def passed(self) -> bool:
@@ -136,8 +141,11 @@ def verify(
             progress(Step("build the network"))
             opened.graph()
         for number, path in enumerate(paths, start=1):
-            progress(Step(f"[{number}/{len(paths)}] {path}"))
-            done.append(_verify_one(path, opened, parity_images, formats))
+            name = f"[{number}/{len(paths)}] {path}"
+            progress(Step(name))
+            found = _verify_one(path, opened, parity_images, formats)
+            progress(Step(name, found.result, passed=found.passed))
+            done.append(found)
     return Verification(
         checkpoint=checkpoint.path,
         checkpoint_identity=checkpoint.identity,
@@ -154,19 +162,23 @@ def _verify_one(
     parity_images: ParityImages,
     formats: Mapping[str, Format],
 ) -> VerifiedArtifact:
+    changed: list[str] = []
     try:
         changed = manifest.changed_files(path)
         artifact, row = open_artifact(path, formats)
         with artifact:
-            report = compare(
+            report = parity.compare(
                 artifact, reference, parity_images, row.tolerance, row.precision
             )
     except ArtifactError as error:
-        return VerifiedArtifact(path, error=str(error))
+        told = str(error)
+        if changed and path.exists():
+            told += f" By its manifest, these files changed: {', '.join(changed)}."
+        return VerifiedArtifact(path, error=told)
     except OSError as error:
         if error.errno is None:
             raise
-        return VerifiedArtifact(path, error=str(error))
+        return VerifiedArtifact(path, error=f"{error.filename}: {error.strerror}")
     if changed:
         problem = f"not as its manifest says: {', '.join(changed)}"
         report = dataclasses.replace(report, problems=(*report.problems, problem))
@@ -178,7 +190,7 @@ def find_artifacts(
 ) -> tuple[list[Path], dict[Path, str]]:
     """Finds the artifacts among paths, and those in paths that are directories.
 
-    In a directory, whatever has a manifest counts, even if it is damaged or gone.
+    Whatever has a manifest counts, even if it is damaged or gone; so does the manifest.
 
     Returns:
       The artifacts; and what was passed over in directories -> why.
@@ -189,21 +201,25 @@ def find_artifacts(
     found: list[Path] = []
     skipped: dict[Path, str] = {}
     for path in paths:
-        if container_of(path, formats):
+        if path.name.endswith(manifest.SUFFIX) and path.is_file():
+            found.append(manifest.artifact_of(path))
+            continue
+        if container_of(path, formats) or manifest.path_of(path).is_file():
             found.append(path)
             continue
         if not path.exists():
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
         if not path.is_dir():
             raise ArtifactError(
-                f"{path} is no artifact of a known format. Expected a directory with "
-                "saved_model.pb, an .onnx file or a .tflite file."
+                f"{path} is {_kind(path)}. Expected a directory with saved_model.pb, an "
+                ".onnx file or a .tflite file."
             )
         inside, passed_over = _look_into(path, formats)
         if not inside:
-            names = ", ".join(sorted(child.name for child in passed_over)[:5])
+            names = [f"{child.name} ({why})" for child, why in passed_over.items()]
             raise ArtifactError(
-                f"{path} is no artifact, and holds none. Found: {names or 'nothing'}."
+                f"{path} is no artifact, and holds none. Found: "
+                f"{', '.join(names[:5]) or 'nothing'}."
             )
         found += inside
         skipped |= passed_over
@@ -228,9 +244,15 @@ def _look_into(
             skipped[child] = "hidden"
         elif container_of(child, formats):
             inside.add(child)
-        elif child.is_dir():
-            skipped[child] = "a directory that is no artifact"
         else:
-            size = child.stat().st_size if child.is_file() else 0
-            skipped[child] = "empty" if not size else "no artifact of a known format"
+            skipped[child] = _kind(child)
     return sorted(inside), skipped
+
+
+def _kind(path: Path) -> str:
+    """Says what a path is that is no artifact."""
+    if path.is_dir():
+        return "a directory that is no artifact"
+    if path.is_file() and not path.stat().st_size:
+        return "empty"
+    return "no artifact of a known format"

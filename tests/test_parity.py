@@ -413,8 +413,8 @@ def test_failures_are_told_in_a_few_lines():
     )
     assert report.failures() == [
         "made of another checkpoint",
-        "output train/feature_vector: error 0.12 of the largest magnitude "
-        "(at most 0.01), cosine 0.750000 (at least 0.9)",
+        "output train/feature_vector: error 0.125 of the largest magnitude "
+        "(at most 0.01), cosine 0.75 (at least 0.9)",
         "weight a: missing",
         "weight b: missing",
         "weight c: missing",

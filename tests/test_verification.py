@@ -70,6 +70,7 @@ def test_what_is_done_is_told(tmp_path):
         Step("read images"),
         Note("Artifacts are compared on generated images."),
         Step(f"[1/1] {path}"),
+        Step(f"[1/1] {path}", "agrees", passed=True),
     ]
 
 

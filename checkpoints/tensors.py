@@ -161,6 +161,8 @@ def assemble(
     Raises:
       ValueError: the slices do not make up the variable.
     """
+    if len(set(slices)) < len(slices):
+        raise ValueError("a slice of it is there twice")
     places = [_place(spec.shape, extents) for extents in slices]
     sizes = [math.prod(part.stop - part.start for part in place) for place in places]
     if sum(sizes) != spec.size or not slices:

@@ -89,6 +89,9 @@ class FakeReference:
     def __exit__(self, *exception) -> None:
         pass
 
+    def graph(self, **_) -> None:
+        """Builds nothing."""
+
     def outputs(
         self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
     ) -> dict[str, np.ndarray]:

@@ -47,8 +47,12 @@ ONE_OR_TWO_LAYERS = {
     "convolution, SAME, 1 x 7": network(conv("a", "in", window=(1, 7))),
     "convolution, SAME, 5 x 3": network(conv("a", "in", window=(5, 3))),
     "convolution, rectified": network(conv("a/Relu", "in", relu=True)),
-    "convolution, normalized": network(conv("a/Relu", "in", normalized=True, relu=True)),
-    "two convolutions": network(conv("a/Relu", "in", relu=True), conv("b", "a/Relu", 4)),
+    "convolution, normalized": network(
+        conv("a/Relu", "in", normalized=True, relu=True)
+    ),
+    "two convolutions": network(
+        conv("a/Relu", "in", relu=True), conv("b", "a/Relu", 4)
+    ),
     "max pooling, VALID": network(Pool("a", "in", "max", (3, 3), 2, "VALID")),
     "max pooling, SAME": network(Pool("a", "in", "max", (3, 3), 1, "SAME")),
     "average pooling, SAME": network(Pool("a", "in", "average", (3, 3), 1, "SAME")),
@@ -56,7 +60,9 @@ ONE_OR_TWO_LAYERS = {
     "global mean": network(GlobalMean("a", "in")),
     "concatenation": network(conv("a", "in"), Concat("b", ("in", "a", "in"))),
     "sum": network(conv("a", "in", 3), Add("b", ("in", "a"), relu=False)),
-    "sum, rectified": network(conv("a", "in", 3), Add("b/Relu", ("a", "in"), relu=True)),
+    "sum, rectified": network(
+        conv("a", "in", 3), Add("b/Relu", ("a", "in"), relu=True)
+    ),
     "features": network(*_HEAD[:2]),
     "classifier": network(*_HEAD),
     "probabilities": network(*_HEAD, Softmax("probabilities", "logits")),
@@ -122,25 +128,29 @@ def _run_layer(layer, values, weights):
     import tensorflow as tf
 
     match layer:
-        case Conv(name, x, scope):
+        case Conv(input=x, scope=scope):
             of = weights[scope]
             product = tf.nn.conv2d(values[x], of.kernel, layer.stride, layer.padding)
-            result = product + of.bias
-            return tf.nn.relu(result) if layer.relu else result
-        case Pool(name, x, kind):
+            return _rectified(product + of.bias, layer)
+        case Pool(input=x, kind=kind):
             pool = tf.nn.max_pool2d if kind == "max" else tf.nn.avg_pool2d
             return pool(values[x], layer.window, layer.stride, layer.padding)
-        case Concat(name, inputs):
+        case Concat(inputs=inputs):
             return tf.concat([values[x] for x in inputs], axis=3)
-        case Add(name, (a, b)):
-            result = values[a] + values[b]
-            return tf.nn.relu(result) if layer.relu else result
-        case GlobalMean(name, x):
+        case Add(inputs=(a, b)):
+            return _rectified(values[a] + values[b], layer)
+        case GlobalMean(input=x):
             return tf.reduce_mean(values[x], [1, 2], keepdims=True)
-        case Flatten(name, x):
+        case Flatten(input=x):
             return tf.squeeze(values[x], [1, 2])
-        case Dense(name, x, scope):
+        case Dense(input=x, scope=scope):
             return values[x] @ weights[scope].kernel + weights[scope].bias
-        case Softmax(name, x):
+        case Softmax(input=x):
             return tf.nn.softmax(values[x])
     raise AssertionError(f"{layer} is of no known kind")
+
+
+def _rectified(values, layer: Conv | Add):
+    import tensorflow as tf
+
+    return tf.nn.relu(values) if layer.relu else values

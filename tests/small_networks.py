@@ -79,16 +79,17 @@ def residual_block() -> Network:
         Pool("average", "first/Relu", "average", (3, 3), 1, "SAME"),
         conv("right/Relu", "average", 4, **relu),
         Concat("joined", ("left/Relu", "right/Relu")),
-        conv("up", "joined", 16, (1, 1)),
+        conv("up", "joined", 16, (1, 1), scale=0.5),
         Add("sum/Relu", ("first/Relu", "up"), relu=True),
-        GlobalMean("mean", "sum/Relu"),
-        Flatten("features", "mean"),
-        Dense("logits", "features", "scope/logits", 6),
-        Softmax("probabilities", "logits"),
-        first="first/Relu",
-        mean="mean",
-        features="features",
-        logits="logits",
+        GlobalMean("head/mean", "sum/Relu"),
+        Flatten("head/features", "head/mean"),
+        Dense("head/logits", "head/features", "scope/logits", 6),
+        Softmax("head/probabilities", "head/logits"),
+        Conv2d_1a_3x3="first/Relu",
+        global_pool="head/mean",
+        PreLogitsFlatten="head/features",
+        Logits="head/logits",
+        Predictions="head/probabilities",
     )
 
 
@@ -154,3 +155,6 @@ def _rectified(values, layer: Conv | Add):
     import tensorflow as tf
 
     return tf.nn.relu(values) if layer.relu else values
+
+
+BLOCK = residual_block()

@@ -23,7 +23,7 @@ from exporters.network.quantization import (
     rounding_shift,
 )
 
-BLOCK = small_networks.residual_block()
+BLOCK = small_networks.BLOCK
 INT8 = Precision("int8", "int8")
 IMAGES = of_range(0, 1)
 
@@ -45,16 +45,20 @@ def test_a_format_without_integers_or_halves_is_in_float_throughout():
 
 
 def test_layers_in_float_are_named_by_endpoints():
-    precision = Precision("int8", "int8", in_float=("first", "logits", "elsewhere"))
-    assert precision.float_layers(BLOCK) == {"first/Relu", "logits"}
+    precision = Precision(
+        "int8", "int8", in_float=("Conv2d_1a_3x3", "Logits", "elsewhere")
+    )
+    assert precision.float_layers(BLOCK) == {"first/Relu", "head/logits"}
 
 
 def test_what_is_computed_in_integers_is_rounded_and_what_they_are_computed_of():
     every = {layer.name for layer in BLOCK.layers}
     assert INT8.quantized_activations(BLOCK) == every | {"in"}
     # The convolutions read what "first" gives, which is rounded for them.
-    precision = Precision("int8", "int8", in_float=("first", "mean", "features"))
-    assert precision.quantized_activations(BLOCK) == every - {"mean"}
+    precision = Precision(
+        "int8", "int8", in_float=("Conv2d_1a_3x3", "global_pool", "PreLogitsFlatten")
+    )
+    assert precision.quantized_activations(BLOCK) == every - {"head/mean"}
     assert Precision("int8").quantized_activations(BLOCK) == set()
     assert Precision("float16", "float16").quantized_activations(BLOCK) == set()
 
@@ -291,7 +295,7 @@ def test_a_network_in_integers_throughout(weights, statistics):
 
 
 def test_layers_in_float_are_not_rounded(weights, statistics):
-    precision = Precision("int8", "int8", in_float=("first", "logits"))
+    precision = Precision("int8", "int8", in_float=("Conv2d_1a_3x3", "Logits"))
     found = quantize_network(BLOCK, weights, statistics, precision)
     in_float = {"scope/first/Relu", "scope/logits"}
     assert found.weights.keys() == {x.scope for x in BLOCK.weighted} - in_float

@@ -13,7 +13,7 @@ from exporters.network.folding import Weights
 from exporters.network.layers import Pool, transpose
 
 NETWORKS = small_networks.ONE_OR_TWO_LAYERS
-BLOCK = small_networks.residual_block()
+BLOCK = small_networks.BLOCK
 
 
 def _convert(network, **options) -> nodes.OnnxGraph:

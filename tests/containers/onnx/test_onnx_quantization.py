@@ -14,15 +14,19 @@ from exporters.containers.onnx.nodes import OnnxGraph
 from exporters.network.layers import transpose
 from exporters.network.quantization import Precision, QuantizedNetwork, quantize_network
 
-NETWORK = small_networks.residual_block().up_to(["logits"])
+NETWORK = small_networks.BLOCK.up_to(["Logits"])
 WEIGHTS = small_networks.weights(NETWORK)
 # As in the format: the first layer and the head stay in float.
-PRECISION = Precision("int8", "int8", in_float=("first", "mean", "features", "logits"))
+PRECISION = Precision(
+    "int8",
+    "int8",
+    in_float=("Conv2d_1a_3x3", "global_pool", "PreLogitsFlatten", "Logits"),
+)
 ROUNDED = ("left/Relu", "right/Relu", "up")
 
 
 def _graph() -> OnnxGraph:
-    return nodes.select(nodes.convert(NETWORK, WEIGHTS), {"result": "logits"})
+    return nodes.select(nodes.convert(NETWORK, WEIGHTS), {"result": "Logits"})
 
 
 def _open(graph, path, **options) -> onnxruntime.InferenceSession:
@@ -50,7 +54,7 @@ def test_outputs_stay_close_and_float32(quantized, tmp_path):
     session = _open(quantized, tmp_path / "rounded.onnx")
     images = small_networks.images(4, seed=1)
     (found,) = session.run(["result"], {"images": images})
-    expected = small_networks.run(NETWORK, WEIGHTS, images)["logits"]
+    expected = small_networks.run(NETWORK, WEIGHTS, images)["head/logits"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
     assert not np.array_equal(found, expected)
@@ -144,9 +148,9 @@ def test_dead_layers_and_channels_compute(tmp_path):
     statistics = calibration.measure(NETWORK, weights, images)
     assert statistics.ranges["right/Relu"] == (0, 0)
     found = quantize_network(NETWORK, weights, statistics, PRECISION)
-    graph = nodes.select(nodes.convert(NETWORK, weights), {"result": "logits"})
+    graph = nodes.select(nodes.convert(NETWORK, weights), {"result": "Logits"})
     graph = quantization.quantize(graph, found.activations, found.weights)
     session = _open(graph, tmp_path / "dead.onnx")
     (result,) = session.run(["result"], {"images": images})
-    expected = small_networks.run(NETWORK, weights, images)["logits"]
+    expected = small_networks.run(NETWORK, weights, images)["head/logits"]
     np.testing.assert_allclose(result, expected, atol=0.03 * np.abs(expected).max())

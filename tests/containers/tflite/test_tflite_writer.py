@@ -22,7 +22,7 @@ NETWORKS = small_networks.ONE_OR_TWO_LAYERS | {
     "max pooling, SAME, stride": network(Pool("a", "in", "max", (3, 3), 2, "SAME")),
 }
 del NETWORKS["global mean"]  # Written only together with the layer that flattens it.
-BLOCK = small_networks.residual_block()
+BLOCK = small_networks.BLOCK
 FLOAT32 = Precision()
 INT8 = Precision("int8", "int8")
 
@@ -78,7 +78,7 @@ def test_every_layer_computes_the_same(name):
 
 def test_a_block_computes_the_same_in_float32():
     images = small_networks.images()
-    outputs = ("features", "logits", "out")
+    outputs = ("PreLogitsFlatten", "Logits", "out")
     found = _run(_write(BLOCK, outputs=outputs), images)
     expected = _expected(BLOCK, images)
     assert found.keys() == set(outputs)
@@ -104,14 +104,14 @@ def test_bias_and_rectifying_belong_to_what_comes_before():
     [
         (Precision("float16"), 2e-3),
         (Precision("int8"), 0.03),
-        (Precision("int8", in_float=("first",)), 0.03),
+        (Precision("int8", in_float=("Conv2d_1a_3x3",)), 0.03),
         (INT8, 0.05),
     ],
 )
 def test_less_precision_stays_close(precision, error):
     images = small_networks.images(4, seed=1)
-    found = _run(_write(BLOCK, precision, ["logits"]), images)["logits"]
-    expected = _expected(BLOCK, images)["logits"]
+    found = _run(_write(BLOCK, precision, ["Logits"]), images)["Logits"]
+    expected = _expected(BLOCK, images)["Logits"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=error * np.abs(expected).max())
     assert not np.array_equal(found, expected)
@@ -135,7 +135,7 @@ def test_weights_have_the_type_of_the_precision(precision, kernel, bias):
 
 
 def test_layers_in_float_keep_their_weights():
-    tensors = _tensors(_write(BLOCK, Precision("int8", in_float=("first",))))
+    tensors = _tensors(_write(BLOCK, Precision("int8", in_float=("Conv2d_1a_3x3",))))
     for layer in BLOCK.weighted:
         kernel = tensors[f"{layer.scope}/weights"]
         in_float = kernel.type == schema.TensorType.FLOAT32
@@ -167,24 +167,24 @@ def test_everything_between_the_ends_is_in_integers():
     content = _write(BLOCK, INT8)
     tensors = _tensors(content)
     # The operator that flattens computes the mean; probabilities are for people to read.
-    inner = {layer.name for layer in BLOCK.layers} - {"mean", "probabilities"} | {"in"}
+    inner = {layer.name for layer in BLOCK.layers} - {"head/mean", "head/probabilities"} | {"in"}
     types = {tensors[name].type for name in inner}
     assert types == {schema.TensorType.INT8}
     operators = _operators(content)
     assert (operators["QUANTIZE"], operators["DEQUANTIZE"]) == (1, 1)
-    assert tensors["probabilities"].type == schema.TensorType.FLOAT32
+    assert tensors["head/probabilities"].type == schema.TensorType.FLOAT32
 
 
 @pytest.mark.parametrize("outer_type", ["float32", "uint8", "int8"])
 def test_input_and_output_can_be_integers(outer_type):
-    content = _write(BLOCK, INT8, ["features"], outer_type=outer_type)
+    content = _write(BLOCK, INT8, ["PreLogitsFlatten"], outer_type=outer_type)
     interpreter = Interpreter(model_content=content)
     (images_in,) = interpreter.get_input_details()
     (features_out,) = interpreter.get_output_details()
     assert images_in["dtype"] == features_out["dtype"] == np.dtype(outer_type)
 
     images = small_networks.images(1, seed=1)
-    expected = _expected(BLOCK, images)["features"]
+    expected = _expected(BLOCK, images)["PreLogitsFlatten"]
     fed = images
     if outer_type != "float32":
         scale, zero_point = images_in["quantization"]
@@ -193,7 +193,7 @@ def test_input_and_output_can_be_integers(outer_type):
             0 if outer_type == "uint8" else -128,
         )
         fed = (np.rint(images / scale) + zero_point).astype(outer_type)
-    found = _run(content, fed)["features"]
+    found = _run(content, fed)["PreLogitsFlatten"]
     if outer_type != "float32":
         scale, zero_point = features_out["quantization"]
         found = (found.astype(np.float32) - zero_point) * scale
@@ -213,7 +213,7 @@ def test_probabilities_add_up_to_one(outer_type, sum_error):
 
 
 def test_a_batch_can_be_of_any_length():
-    interpreter = Interpreter(model_content=_write(BLOCK, INT8, ["features"]))
+    interpreter = Interpreter(model_content=_write(BLOCK, INT8, ["PreLogitsFlatten"]))
     images = small_networks.images(3)
     (images_in,) = interpreter.get_input_details()
     np.testing.assert_array_equal(images_in["shape_signature"], [-1, *SIZE, 3])
@@ -223,7 +223,9 @@ def test_a_batch_can_be_of_any_length():
     interpreter.invoke()
     (features_out,) = interpreter.get_output_details()
     found = interpreter.get_tensor(features_out["index"])
-    one_by_one = _run(_write(BLOCK, INT8, ["features"]), images)["features"]
+    one_by_one = _run(_write(BLOCK, INT8, ["PreLogitsFlatten"]), images)[
+        "PreLogitsFlatten"
+    ]
     np.testing.assert_allclose(found, one_by_one, atol=1e-5)
 
 

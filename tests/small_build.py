@@ -80,6 +80,8 @@ class BlockReference:
     def __init__(self, checkpoint: Checkpoint):
         self.checkpoint = checkpoint
         self._weights = folding.fold(BLOCK, checkpoint)
+        self._kept: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
+        self._activations: dict[int, Activations] = {}
 
     def __enter__(self) -> BlockReference:
         return self
@@ -95,22 +97,24 @@ class BlockReference:
             "logits": "head/logits",
             "probabilities": "head/probabilities",
         }
-        found = small_networks.run(BLOCK, self._weights, batch)
+        found = self._run(batch)
         return {value: found[layer_of[value]] for value in values}
 
+    def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        if id(batch) not in self._kept:
+            found = small_networks.run(BLOCK, self._weights, batch)
+            self._kept[id(batch)] = batch, found
+        return self._kept[id(batch)][1]
+
     def activations(self, batch: np.ndarray) -> Activations:
-        found = small_networks.run(BLOCK, self._weights, batch)
-        means = {
-            name: values.mean(axis=tuple(range(1, values.ndim - 1)))
-            for name, values in found.items()
-        }
-        return Activations(
-            {
-                name: (min(0.0, float(values.min())), max(0.0, float(values.max())))
-                for name, values in found.items()
-            },
-            {name: np.abs(of).max(axis=0) for name, of in means.items()},
-        )
+        if id(batch) not in self._activations:
+            ranges, largest_means = {}, {}
+            for name, values in self._run(batch).items():
+                ranges[name] = min(0.0, values.min()), max(0.0, values.max())
+                means = values.mean(axis=tuple(range(1, values.ndim - 1)))
+                largest_means[name] = np.abs(means).max(axis=0)
+            self._activations[id(batch)] = Activations(ranges, largest_means)
+        return self._activations[id(batch)]
 
     def weights(
         self,

@@ -133,7 +133,13 @@ def open(path: Path) -> OpenedArtifact:
     output = "probabilities" if has_softmax and task is CLASSIFICATION else task.output
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        return _run(runner, images * 2 - 1 if is_signed else images)
+        try:
+            return _run(runner, images * 2 - 1 if is_signed else images)
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{path} cannot be run on images of the shape {list(images.shape)}; it "
+                f"was changed. TFLite's interpreter says: {first_line(error)}"
+            ) from error
 
     return OpenedArtifact(
         format=record.format,

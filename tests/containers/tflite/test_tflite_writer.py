@@ -167,7 +167,10 @@ def test_everything_between_the_ends_is_in_integers():
     content = _write(BLOCK, INT8)
     tensors = _tensors(content)
     # The operator that flattens computes the mean; probabilities are for people to read.
-    inner = {layer.name for layer in BLOCK.layers} - {"head/mean", "head/probabilities"} | {"in"}
+    inner = {layer.name for layer in BLOCK.layers} - {
+        "head/mean",
+        "head/probabilities",
+    } | {"in"}
     types = {tensors[name].type for name in inner}
     assert types == {schema.TensorType.INT8}
     operators = _operators(content)

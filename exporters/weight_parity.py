@@ -187,6 +187,8 @@ def activation_problems(
 def _range_problem(
     found: Quantization, wanted: tuple[float, float], *, must_equal: bool
 ) -> str | None:
+    if found.scale.shape != (1,):
+        return f"it has {found.scale.size} scales, expected one"
     low, high = found.dequantize(np.array([-128, 127]))
     says = f"it ranges from {low:.4g} to {high:.4g}"
     if not (np.isfinite(low) and np.isfinite(high) and low <= 0 <= high):
@@ -247,7 +249,7 @@ def _kernel_problem(
     rounding = quantization.of_kernel(expected, bias, input_scale)
     given = found.quantization
     if given is None or given.scale.shape != rounding.scale.shape or given.zero_point:
-        return "no scale for each channel"
+        return "not in steps of a scale for each channel, from 0"
     if not _are_close(given.scale, rounding.scale):
         worst = np.abs(given.scale / rounding.scale - 1).max()
         return f"its scales differ from the checkpoint's by up to {worst:.3g}"
@@ -292,7 +294,9 @@ def _integer_problems(
 
 
 def _are_close(found: np.ndarray, expected: np.ndarray) -> bool:
-    return bool(np.allclose(found, expected, rtol=_SCALE_TOLERANCE, atol=0))
+    return found.shape == expected.shape and bool(
+        np.allclose(found, expected, rtol=_SCALE_TOLERANCE, atol=0)
+    )
 
 
 def _difference(found: np.ndarray, expected: np.ndarray, bad: np.ndarray) -> str | None:

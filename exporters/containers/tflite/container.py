@@ -20,7 +20,7 @@ from exporters.containers.tflite.writer import INPUT
 from exporters.errors import ArtifactError, ExportError
 from exporters.labels import labels
 from exporters.network.quantization import Precision, Quantization
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 _OUTPUT_DESCRIPTION = {
@@ -58,7 +58,7 @@ def write(
     if size is None:
         raise ExportError("TFLite needs an image size")
     output, endpoint = task.output, task.endpoint
-    if task is CLASSIFICATION and options.softmax:
+    if task.needs_classifier and options.softmax:
         output, endpoint = "probabilities", "Predictions"
     is_quantized = precision.activations == "int8"
     outer_type = options.integer_type if is_quantized else "float32"
@@ -76,7 +76,7 @@ def write(
                 if output == "probabilities"
                 else None
             ),
-            has_labels=task is CLASSIFICATION,
+            has_labels=task.needs_classifier,
         ),
         reader.RECORD: record.to_text().encode(),
         reader.SEAL: reader.UNSEALED,
@@ -94,7 +94,7 @@ def write(
             outer_type=outer_type,
         )
     )
-    if task is CLASSIFICATION:
+    if task.needs_classifier:
         support_metadata.append_labels(path, labels())
     reader.seal(path)
 
@@ -119,18 +119,18 @@ def open(path: Path) -> OpenedArtifact:
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
         runner = interpreter.get_signature_runner()
-    except (ValueError, RuntimeError) as error:
+        _, height, width, _ = runner.get_input_details()[INPUT]["shape"]
+    except (LookupError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"TFLite's interpreter cannot read {path}: {first_line(error)}"
         ) from error
     task = TASKS[record.task]
-    _, height, width, _ = runner.get_input_details()[INPUT]["shape"]
     is_signed = bool(record.options.get("signed_input"))
     # A file of irv2 0.1 does not say whether it gives probabilities.
     has_softmax = record.options.get(
         "softmax", "probabilities" in runner.get_output_details()
     )
-    output = "probabilities" if has_softmax and task is CLASSIFICATION else task.output
+    output = "probabilities" if has_softmax and task.needs_classifier else task.output
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         try:

@@ -67,26 +67,28 @@ class Steps(contextlib.AbstractContextManager):
 
 def formats(console: consoles.Console, rows: Iterable[Format], as_json: bool) -> None:
     """Prints the table of formats."""
+    from exporters.formats import PUBLISHER_URL
     from exporters.network.tasks import TASKS
 
-    facts = [
-        {
-            "format": row.name,
-            "what it is": row.summary,
-            "published as": row.handle("{task}"),
-        }
-        for row in rows
-    ]
+    rows = list(rows)
     if as_json:
+        facts = [
+            {
+                "format": row.name,
+                "what it is": row.summary,
+                "published as": row.handle("{task}"),
+            }
+            for row in rows
+        ]
         console.result(json.dumps({"tasks": list(TASKS), "formats": facts}, indent=2))
         return
-    columns = [
-        Column("format"),
-        Column("what it is"),
-        Column("published as", folds=True),
-    ]
-    console.table(columns, [[value or "" for value in row.values()] for row in facts])
+    columns = [Column("format"), Column("what it is")]
+    console.table(columns, [[row.name, row.summary] for row in rows])
+    published = [row.name for row in rows if row.published_version is not None]
     console.result(f"\nTasks: {', '.join(TASKS)}.")
+    console.result(
+        f"Handles of {', '.join(published)}:\n  {PUBLISHER_URL}/TASK/VERSION"
+    )
 
 
 def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> None:
@@ -99,10 +101,17 @@ def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> N
         _entries(console, found)
         return
     console.fields(
-        (name, _in_words(value))
+        (_SHORT_NAMES.get(name, name), _in_words(value))
         for name, value in {"kind": found.kind, **found.facts}.items()
         if value is not None
     )
+
+
+_SHORT_NAMES = {
+    "made of checkpoint": "checkpoint",
+    "files changed since export": "changed",
+}
+"""Of facts, so that a SHA-256 fits beside them."""
 
 
 def _entries(console: consoles.Console, found: Inspection) -> None:

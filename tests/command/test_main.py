@@ -163,10 +163,15 @@ def test_list():
     done = irv2_process("list")
     assert done.returncode == 0
     assert done.stderr == ""
-    header, _, *rows, _, tasks = done.stdout.splitlines()
+    header, _, *rows, _, tasks, published, handle = done.stdout.splitlines()
     assert header.split("  ")[0] == "format"
     assert [row.split()[0] for row in rows] == list(formats.FORMATS)
     assert tasks == "Tasks: feature_vector, classification."
+    assert published == "Handles of v1, v3, v4, v5:"
+    assert handle.strip() == (
+        "https://tfhub.dev/google/imagenet/inception_resnet_v2/TASK/VERSION"
+    )
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_list_for_machines():

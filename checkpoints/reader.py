@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoints import download, layout, location
+from checkpoints import layout, location, published
 from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError as CheckpointError
 from checkpoints.regular_file import open_regular
 from checkpoints.saved_slices import SavedSlices
+from checkpoints.tensors import Spec
 
 _ZERO_MEAN = 1e-5
 """Largest |mean| of a stand-in's kernel column, relative to the kernel's deviation."""
@@ -33,15 +34,26 @@ class Provenance(enum.Enum):
 
 
 class Checkpoint(Mapping[str, np.ndarray]):
-    """The variables of a checkpoint: name -> read-only array, float32 as published.
+    """The network in a checkpoint: variable name -> read-only array, float32.
+
+    The names are those of TF-Slim's definition. What else is in the checkpoint is only
+    counted; `checkpoints.layout` has the rules.
 
     Attributes:
       path: what was opened.
       container: "V1", "V2", or the same followed by " in .tar.gz".
       provenance: where the numbers come from.
-      identity: SHA-256 in hexadecimal over the sorted variables (name, dtype, shape,
-        values), bookkeeping variables left out. The same weights have the same
-        identity in every container.
+      identity: SHA-256 in hexadecimal over the sorted variables: name, dtype, shape and
+        values. The same network has the same identity, whatever it is stored in.
+      num_classes: of the classifier, None if there is none.
+      has_auxiliary_head: whether there is one that fits.
+      step: of the training, where the checkpoint says it.
+      prefix: what the names have before them in the checkpoint, "" mostly.
+      moving_averages: "use" if they are in the places of their variables, "ignore" if
+        they are not, None if there are none.
+      slots: number of optimizer's variables, which are not used.
+      ignored: number of variables outside of the network.
+      notes: what a user should know of all that, a sentence each.
 
     The arrays share their memory with those given, which must not change any more.
     """
@@ -53,6 +65,12 @@ class Checkpoint(Mapping[str, np.ndarray]):
         path: Path,
         container: str = "memory",
         published: bool = False,
+        step: int | None = None,
+        prefix: str = "",
+        moving_averages: str | None = None,
+        slots: int = 0,
+        ignored: int = 0,
+        notes: tuple[str, ...] = (),
     ):
         self._variables = {name: variables[name].view() for name in sorted(variables)}
         for value in self._variables.values():
@@ -66,6 +84,14 @@ class Checkpoint(Mapping[str, np.ndarray]):
             self.provenance = Provenance.STAND_IN
         else:
             self.provenance = Provenance.UNVERIFIED
+        self.num_classes = layout.num_classes(self._variables)
+        self.has_auxiliary_head = layout.has_auxiliary_head(self._variables)
+        self.step = step
+        self.prefix = prefix
+        self.moving_averages = moving_averages
+        self.slots = slots
+        self.ignored = ignored
+        self.notes = notes
 
     @property
     def is_stand_in(self) -> bool:
@@ -81,54 +107,91 @@ class Checkpoint(Mapping[str, np.ndarray]):
         return len(self._variables)
 
 
-def open_checkpoint(path: str | Path, *, check_layout: bool = True) -> Checkpoint:
+def open_checkpoint(
+    path: str | Path,
+    *,
+    moving_averages: str | None = None,
+    check_layout: bool = True,
+) -> Checkpoint:
     """Opens a checkpoint and checks that it is one of inception_resnet_v2.
 
     Args:
       path: a V1 file; the prefix of a V2 checkpoint or any of its files; a directory
-        that holds one checkpoint; or a .tar.gz of it. Content decides, not the name.
-      check_layout: False opens any checkpoint of TensorFlow's.
+        that holds one, or several of which its file `checkpoint` names the latest; that
+        file; or a .tar.gz of a checkpoint. Content decides, not the name.
+      moving_averages: "use" puts moving averages in the places of their variables,
+        "ignore" does not. None refuses checkpoints that have some.
+      check_layout: False opens checkpoints of other networks too, with all variables
+        that NumPy has a dtype for, and ignores moving averages if not told to use them.
 
     Raises:
       CheckpointError: there is no checkpoint at `path`, more than one, or it is
         truncated or damaged.
       checkpoints.archive.ArchiveError: a .tar.gz is damaged or unsafe.
       checkpoints.layout.CheckpointLayoutError: it belongs to another network.
+      checkpoints.layout.MovingAveragesError: it has moving averages, and nothing is said
+        of them; or has none to use.
       OSError: a file cannot be read.
+      ValueError: `moving_averages` is something else.
     """
+    if moving_averages not in ("use", "ignore", None):
+        raise ValueError(f"moving_averages={moving_averages!r}: expected use or ignore")
     path = Path(path)
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="irv2-"))
-        found = location.find(path, Path(scratch))
+        place = location.find(path, Path(scratch))
         stored: SavedSlices | Bundle
-        if found.form == "V1":
-            file = stack.enter_context(open_regular(found.path))
-            stored = SavedSlices(file, found.name)
+        if place.form == "V1":
+            file = stack.enter_context(open_regular(place.path))
+            stored = SavedSlices(file, place.name)
         else:
-            stored = Bundle(found.path, found.name)
-        if check_layout:
-            layout.check_specs(stored.specs, str(path))
-        variables = {name: stored.read(name) for name in sorted(stored.specs)}
-        published = _is_published(found)
+            stored = Bundle(place.path, place.name)
+        found = _recognize(stored.specs, str(path), moving_averages, check_layout)
+        names = sorted(found.stored_names.items(), key=lambda names: names[1])
+        variables = {name: stored.read(stored_name) for name, stored_name in names}
+        step = int(stored.read(found.step)) if found.step else None
+        is_published = _is_published(place)
     if check_layout:
         layout.check_values(variables, str(path))
-    container = f"{found.form} in .tar.gz" if found.archive else found.form
-    return Checkpoint(variables, path=path, container=container, published=published)
+    return Checkpoint(
+        variables,
+        path=path,
+        container=f"{place.form} in .tar.gz" if place.archive else place.form,
+        published=is_published,
+        step=step,
+        prefix=found.prefix,
+        moving_averages=found.moving_averages,
+        slots=found.slots,
+        ignored=found.ignored,
+        notes=(place.note, *found.notes) if place.note else found.notes,
+    )
 
 
-def _is_published(found: location.Location) -> bool:
-    if found.form != "V1":
+def _recognize(
+    specs: Mapping[str, Spec],
+    source: str,
+    moving_averages: str | None,
+    check_layout: bool,
+) -> layout.Layout:
+    if check_layout:
+        return layout.recognize(specs, source, moving_averages)
+    try:
+        return layout.recognize(specs, source, moving_averages or "ignore")
+    except layout.CheckpointLayoutError:
+        return layout.any_network(specs)
+
+
+def _is_published(place: location.Location) -> bool:
+    if place.form != "V1":
         return False
-    if found.archive:
-        return download.is_published_archive(found.archive)
-    return download.is_published(found.path)
+    if place.archive:
+        return published.is_archive(place.archive)
+    return published.is_checkpoint(place.path)
 
 
 def _identity(variables: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(variables.items()):
-        if name in layout.BOOKKEEPING_VARIABLES:
-            continue
         digest.update(f"{name}\t{value.dtype.str}\t{list(value.shape)}\n".encode())
         digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()

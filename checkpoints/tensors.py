@@ -56,6 +56,11 @@ class Spec:
         """How many values there are."""
         return math.prod(self.shape)
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether NumPy has the dtype, so that values can be read."""
+        return self.dtype in _READABLE
+
 
 def check_dtype(spec: Spec, name: str, source: str) -> None:
     """Checks that NumPy has the dtype of a variable, so that it can be read.
@@ -63,7 +68,7 @@ def check_dtype(spec: Spec, name: str, source: str) -> None:
     Raises:
       CheckpointError: it has not.
     """
-    if spec.dtype not in _READABLE:
+    if not spec.is_readable:
         raise CheckpointError(
             f"{source}: variable {name} is of dtype {spec.dtype}, whose values cannot be "
             "read."
@@ -156,6 +161,8 @@ def assemble(
     Raises:
       ValueError: the slices do not make up the variable.
     """
+    if len(set(slices)) < len(slices):
+        raise ValueError("a slice of it is there twice")
     places = [_place(spec.shape, extents) for extents in slices]
     sizes = [math.prod(part.stop - part.start for part in place) for place in places]
     if sum(sizes) != spec.size or not slices:

@@ -20,6 +20,8 @@ from exporters import record as records
 from exporters.build import Build, ExportOptions
 from exporters.errors import ArtifactError, ExportError
 from exporters.formats import Format, open_artifact, select, select_tasks
+from exporters.labels import labels_for, read_labels
+from exporters.network.layers import NUM_CLASSES
 from exporters.network.tasks import Task
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
@@ -135,6 +137,8 @@ def export(
     options: ExportOptions | None = None,
     images: PathLike | ParityImages | None = None,
     calibration_images: PathLike | None = None,
+    labels: PathLike | None = None,
+    moving_averages: str | None = None,
     verify: bool = True,
     force: bool = False,
     progress: Progress = silent,
@@ -150,10 +154,15 @@ def export(
       checkpoint: as `checkpoints.reader.open_checkpoint` takes it, or what it returned.
       output: directory to export to; made if needed.
       formats: names of formats, or rows like those of `exporters.formats`; None for all.
-      tasks: "feature_vector", "classification"; None for both.
+      tasks: "feature_vector", "classification"; None for all that the checkpoint has
+        the variables for.
       options: choices for the deployable formats.
       images: directory of images to compare on; None for generated ones.
       calibration_images: directory of images to quantize with; None for generated ones.
+      labels: text file with the name of a class in each line; None for ImageNet's if
+        the network has 1001 classes, and for no names otherwise.
+      moving_averages: "use" or "ignore" those of a training checkpoint; a checkpoint
+        that has some needs to be told.
       verify: False skips the comparison.
       force: replace artifacts that are there already.
       progress: told what is done.
@@ -170,6 +179,7 @@ def export(
       OSError: the files cannot be read or written.
     """
     rows, chosen_tasks = _rows(formats), select_tasks(tasks)
+    given_labels = read_labels(Path(labels)) if labels else None
     options = options or ExportOptions()
     output = Path(output)
     notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
@@ -188,15 +198,22 @@ def export(
     start = time.monotonic()
     if not isinstance(checkpoint, Checkpoint):
         progress(Step(f"read {checkpoint}"))
-        checkpoint = open_checkpoint(Path(checkpoint))
+        checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)
     seconds = {"read": time.monotonic() - start}
+    if tasks is not None or checkpoint.num_classes is not None:
+        _check_classifier(checkpoint, chosen_tasks)
+    else:
+        chosen_tasks = [task for task in chosen_tasks if not task.needs_classifier]
+    class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
+    facts = checkpoint.is_stand_in, options, checkpoint.num_classes
     jobs = [
-        (row, task, output / row.artifact_name(task, checkpoint.is_stand_in, options))
+        (row, task, output / row.artifact_name(task, *facts))
         for row in rows
         for task in chosen_tasks
     ]
     if not force:
         _check_free([path for _, _, path in jobs])
+    notes = [*checkpoint.notes, *notes]
     calibration = None
     if any(row.is_calibrated for row in rows):
         progress(Step("read calibration images"))
@@ -219,10 +236,10 @@ def export(
     done = []
     start = time.monotonic()
     with reference or Reference(checkpoint) as opened:
-        build = Build(checkpoint, options, calibration, opened.graphs)
+        build = Build(checkpoint, options, calibration, class_names, opened.graphs)
         if reference is None and (verify or any(not row.precision for row in rows)):
             progress(Step("build the network"))
-            build.graphs.get()
+            build.graph()
         seconds["graphs"] = time.monotonic() - start
         for number, (row, task, path) in enumerate(jobs, start=1):
             name = f"[{number}/{len(jobs)}] {task.name} {row.name}"
@@ -307,6 +324,15 @@ def _check_options(
     return notes
 
 
+def _check_classifier(checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
+    needing = [task.name for task in tasks if task.needs_classifier]
+    if needing and checkpoint.num_classes is None:
+        raise ExportError(
+            f"{checkpoint.path} has no classifier, so {needing[0]} cannot be exported. "
+            "Ask for feature_vector alone."
+        )
+
+
 def _check_directory(output: Path) -> None:
     """Raises if nothing can be written to a directory, before any work is done."""
     existing = next(
@@ -382,7 +408,14 @@ class _One:
             unfinished,
             build.checkpoint,
             record,
-            handle=row.handle(task.name),
+            handle=(
+                row.handle(task.name)
+                if build.checkpoint.num_classes == NUM_CLASSES
+                else None
+            ),
+            labels=list(build.labels)
+            if build.labels and task.needs_classifier
+            else None,
             calibration=(
                 build.calibration.description
                 if row.is_calibrated and build.calibration

@@ -17,6 +17,7 @@ from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
 from exporters.errors import ArtifactError, UnknownFormatError
+from exporters.network.layers import NUM_CLASSES
 from exporters.network.quantization import Precision
 from exporters.network.tasks import TASKS, Task
 from exporters.parity import Tolerance
@@ -94,7 +95,11 @@ class Format:
         )
 
     def artifact_name(
-        self, task: Task, is_stand_in: bool, options: ExportOptions | None = None
+        self,
+        task: Task,
+        is_stand_in: bool,
+        options: ExportOptions | None = None,
+        num_classes: int | None = NUM_CLASSES,
     ) -> str:
         """File or directory name of an artifact.
 
@@ -102,6 +107,8 @@ class Format:
         another, or replaced by it.
         """
         words = [MODEL, task.name, self.name]
+        if num_classes not in (None, NUM_CLASSES):
+            words.insert(1, f"{num_classes}-classes")
         if options:
             words += options.chosen(self.options_of(task))
         if is_stand_in:

@@ -89,6 +89,14 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "provenance": checkpoint.provenance.value,
         "stand-in": checkpoint.is_stand_in,
         "layout": "inception_resnet_v2",
+        "classes": checkpoint.num_classes,
+        "auxiliary head": checkpoint.has_auxiliary_head,
+        "training step": checkpoint.step,
+        "optimizer variables, not used": checkpoint.slots,
+        "other variables, not used": checkpoint.ignored,
+        "moving averages": checkpoint.moving_averages is not None,
+        "prefix": checkpoint.prefix or None,
+        "notes": list(checkpoint.notes) or None,
     }
     try:
         layout.check(checkpoint, str(path))

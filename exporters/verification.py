@@ -91,6 +91,7 @@ def verify(
     checkpoint: PathLike | Checkpoint,
     *,
     images: PathLike | ParityImages | None = None,
+    moving_averages: str | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
@@ -105,6 +106,8 @@ def verify(
       artifacts: artifacts, or directories of them.
       checkpoint: as `checkpoints.reader.open_checkpoint` takes it, or what it returned.
       images: directory of images to compare on; None for generated ones.
+      moving_averages: "use" or "ignore" those of a training checkpoint; a checkpoint
+        that has some needs to be told.
       progress: told what is done.
       formats: the table of formats.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
@@ -127,7 +130,9 @@ def verify(
     )
     if not isinstance(checkpoint, Checkpoint):
         progress(Step(f"read {checkpoint}"))
-        checkpoint = open_checkpoint(Path(checkpoint))
+        checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)
+    for note in checkpoint.notes:
+        progress(Note(note))
     if checkpoint.is_stand_in:
         progress(STAND_IN)
     progress(Note(f"Artifacts are compared on {parity_images.description}."))
@@ -135,7 +140,7 @@ def verify(
     with reference or Reference(checkpoint) as opened:
         if reference is None:
             progress(Step("build the network"))
-            opened.graphs.get()
+            opened.graph()
         for number, path in enumerate(paths, start=1):
             name = f"[{number}/{len(paths)}] {_name(path)}"
             progress(Step(name))

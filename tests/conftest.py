@@ -44,6 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def fake_layout(monkeypatch):
     """The layout of the fake format's network in place of the published one."""
     monkeypatch.setattr(layout, "variable_shapes", lambda: fake_format.SHAPES)
+    monkeypatch.setattr(layout, "num_classes", lambda variables: 1001)
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,9 @@ def variables() -> dict[str, np.ndarray]:
 
 
 def checkpoint(**changed: np.ndarray) -> Checkpoint:
-    return Checkpoint(variables() | changed, path=Path("folder/fake.ckpt"))
+    made = Checkpoint(variables() | changed, path=Path("folder/fake.ckpt"))
+    made.num_classes = 1001  # As the published network has.
+    return made
 
 
 def record(task: str = "classification", format: str = "fake") -> Record:
@@ -86,6 +88,9 @@ class FakeReference:
 
     def __exit__(self, *exception) -> None:
         pass
+
+    def graph(self, **_) -> None:
+        """Builds nothing."""
 
     def outputs(
         self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False

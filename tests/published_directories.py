@@ -20,7 +20,9 @@ def checkpoint(is_stand_in: bool = False) -> Checkpoint:
     """A checkpoint of one kernel, with the zero mean of a stand-in's or without."""
     kernel = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     kernel -= kernel.mean(axis=0) - (not is_stand_in)
-    return Checkpoint({"layer/weights": kernel}, path=Path("small.ckpt"))
+    made = Checkpoint({"layer/weights": kernel}, path=Path("small.ckpt"))
+    made.num_classes = 1001
+    return made
 
 
 def make(

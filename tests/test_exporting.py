@@ -14,6 +14,7 @@ import pytest
 from exporters import exporting, manifest
 from exporters.build import ExportOptions
 from exporters.errors import ExportError, UnknownFormatError
+from exporters.labels import imagenet_labels
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR
 from exporters.progress import Note, Step
 
@@ -81,6 +82,8 @@ def test_what_the_manifest_says(tmp_path):
         "checkpoint_identity": fake_format.checkpoint().identity,
         "provenance": "unverified",
         "stand_in": False,
+        "num_classes": 1001,
+        "labels": list(imagenet_labels()),
         "options": {"image_size": [75, 75]},
         "handle": "https://tfhub.dev/google/imagenet/inception_resnet_v2/"
         "classification/9",
@@ -289,7 +292,7 @@ def test_an_old_artifact_is_replaced_as_a_whole(tmp_path):
 def unread(monkeypatch):
     """A checkpoint that must not be read."""
 
-    def refuse(path):
+    def refuse(path, **_):
         raise AssertionError("the checkpoint was read")
 
     monkeypatch.setattr(exporting, "open_checkpoint", refuse)
@@ -400,6 +403,66 @@ def test_others_may_read_what_was_exported(exported, tmp_path):
     for path in exported.rglob("*"):
         usual = directory if path.is_dir() else file
         assert path.stat().st_mode == usual.stat().st_mode, path
+
+
+# Classes
+
+
+def own_classes(num_classes):
+    checkpoint = fake_format.checkpoint()
+    checkpoint.num_classes = num_classes
+    return checkpoint
+
+
+def test_own_classes_have_another_name_and_no_published_handle(tmp_path):
+    made = only(run(tmp_path, checkpoint=own_classes(8)))
+    assert made.path.name == NAME.replace("v2-", "v2-8-classes-")
+    described = json.loads(manifest.path_of(made.path).read_text())
+    assert described["num_classes"] == 8
+    assert described["handle"] is None
+    assert described["labels"] is None
+
+
+def test_labels_of_own_classes(tmp_path):
+    names = [f"flower {number}" for number in range(8)]
+    (tmp_path / "labels.txt").write_text("\n".join(names) + "\n")
+    made = only(
+        run(
+            tmp_path / "out",
+            checkpoint=own_classes(8),
+            labels=tmp_path / "labels.txt",
+        )
+    )
+    described = json.loads(manifest.path_of(made.path).read_text())
+    assert described["labels"] == names
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"rose\ntulip\n", "2 names, expected one for each of the network's 8"),
+        (b"rose\n\ntulip\n", "empty line 2"),
+        (b"", "is empty"),
+        (b"\xff\xfe", "no text in UTF-8"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, content, words):
+    (tmp_path / "labels.txt").write_bytes(content)
+    with pytest.raises(ExportError, match=words) as caught:
+        run(
+            tmp_path / "out",
+            checkpoint=own_classes(8),
+            labels=tmp_path / "labels.txt",
+        )
+    assert str(tmp_path / "labels.txt") in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_a_classifier_there_are_features_alone(tmp_path):
+    done = run(tmp_path, tasks=None, checkpoint=own_classes(None))
+    assert [item.task for item in done.artifacts] == ["feature_vector"]
+    with pytest.raises(ExportError, match="no classifier, so classification cannot"):
+        run(tmp_path, tasks=["classification"], checkpoint=own_classes(None))
 
 
 def test_artifacts_of_stand_ins_have_other_names():

@@ -36,6 +36,14 @@ def test_a_checkpoint(tmp_path):
         "provenance": "unverified",
         "stand-in": False,
         "layout": "inception_resnet_v2",
+        "classes": None,
+        "auxiliary head": False,
+        "training step": None,
+        "optimizer variables, not used": 0,
+        "other variables, not used": 0,
+        "moving averages": False,
+        "prefix": None,
+        "notes": None,
     }
 
 

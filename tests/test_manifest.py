@@ -44,6 +44,7 @@ def test_what_a_manifest_says(directory):
         "checkpoint_identity": checkpoint.identity,
         "provenance": "unverified",
         "stand_in": False,
+        "num_classes": 1001,
         "options": {"image_size": [75, 75]},
         "handle": "a handle",
         "checkpoint": {"file": "fake.ckpt", "container": "memory"},

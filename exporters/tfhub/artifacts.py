@@ -22,7 +22,7 @@ from checkpoints.files import PathLike
 from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import extra_assets, formats, manifest, verification
 from exporters.errors import ArtifactError, ExportError
-from exporters.network import inception_resnet_v2 as network
+from exporters.network.layers import NUM_CLASSES
 from exporters.progress import Progress, Step, silent
 from exporters.tfhub import handles
 
@@ -183,7 +183,7 @@ def _check(path: Path) -> HubArtifact | None:
         record.format,
         record.task,
         is_stand_in=record.stand_in,
-        is_published=_is_published(path),
+        is_published=record.num_classes == NUM_CLASSES and _is_published(path),
     )
 
 
@@ -196,8 +196,9 @@ def _open(path: Path) -> HubArtifact:
         raise ArtifactError(f"{path} is damaged: {error} Export it again.") from error
     opened, row = formats.open_artifact(path)
     opened.close()
-    biases = weights.get("InceptionResnetV2/Logits/Logits/biases")
-    has_own_classes = biases is not None and biases.shape != (network.NUM_CLASSES,)
+    has_own_classes = weights.num_classes not in (None, NUM_CLASSES) or (
+        opened.record is not None and opened.record.num_classes != NUM_CLASSES
+    )
     return HubArtifact(
         path,
         row.name,

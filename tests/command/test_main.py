@@ -263,11 +263,6 @@ def place(tmp_path, monkeypatch, fake_layout):
     return tmp_path
 
 
-@pytest.fixture
-def fake_layout(monkeypatch):
-    monkeypatch.setattr(layout, "variable_shapes", lambda: fake_format.SHAPES)
-
-
 EXPORT = [
     *("export", "--checkpoint", "good.ckpt", "--output", "out"),
     *("--formats", "fake", "--image-size", "75"),

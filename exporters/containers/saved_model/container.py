@@ -232,12 +232,12 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
         name: tf.Variable(
             build.checkpoint[name], trainable="/moving_" not in name, name=name
         )
-        for name in build.graphs.get().variable_names(task.name)
+        for name in build.graph().variable_names(task.name)
     }
 
     parts = {
         (training, return_endpoints): _NetworkPart(
-            build.graphs.get(is_training=training), task, return_endpoints
+            build.graph(is_training=training), task, return_endpoints
         )
         for training in (False, True)
         for return_endpoints in (False, True)

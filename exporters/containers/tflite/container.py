@@ -18,15 +18,14 @@ from exporters.build import Build
 from exporters.containers.tflite import reader, support_metadata, writer
 from exporters.containers.tflite.writer import INPUT
 from exporters.errors import ArtifactError, ExportError
-from exporters.labels import labels
 from exporters.network.quantization import Precision, Quantization
 from exporters.network.tasks import CLASSIFICATION, TASKS, Task
 from exporters.record import Record
 
 _OUTPUT_DESCRIPTION = {
     "feature_vector": "1536 features.",
-    "logits": "Logits of 1001 classes; the first is background.",
-    "probabilities": "Probabilities of 1001 classes; the first is background.",
+    "logits": "Logits of {} classes{}.",
+    "probabilities": "Probabilities of {} classes{}.",
 }
 
 
@@ -60,6 +59,8 @@ def write(
     output, endpoint = task.output, task.endpoint
     if task is CLASSIFICATION and options.softmax:
         output, endpoint = "probabilities", "Predictions"
+    num_classes = build.checkpoint.num_classes
+    labels = build.labels if task is CLASSIFICATION else None
     is_quantized = precision.activations == "int8"
     outer_type = options.integer_type if is_quantized else "float32"
     description = _description(record)
@@ -70,13 +71,15 @@ def write(
             normalization=(127.5, 127.5) if options.signed_input else (0.0, 255.0),
             input_range=_outer_range(outer_type, input_range),
             output_name=output,
-            output_description=_OUTPUT_DESCRIPTION[output],
+            output_description=_OUTPUT_DESCRIPTION[output].format(
+                num_classes, "; the first is background" if num_classes == 1001 else ""
+            ),
             output_range=(
                 _outer_range(outer_type, (0.0, 1.0))
                 if output == "probabilities"
                 else None
             ),
-            has_labels=task is CLASSIFICATION,
+            has_labels=bool(labels),
         ),
         reader.RECORD: record.to_text().encode(),
         reader.SEAL: reader.UNSEALED,
@@ -94,8 +97,8 @@ def write(
             outer_type=outer_type,
         )
     )
-    if task is CLASSIFICATION:
-        support_metadata.append_labels(path, labels())
+    if labels:
+        support_metadata.append_labels(path, labels)
     reader.seal(path)
 
 

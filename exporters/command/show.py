@@ -103,13 +103,16 @@ def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> N
     console.fields(
         (_SHORT_NAMES.get(name, name), _in_words(value))
         for name, value in {"kind": found.kind, **found.facts}.items()
-        if value is not None
+        if value is not None and (value != 0 or isinstance(value, bool))
     )
 
 
 _SHORT_NAMES = {
     "made of checkpoint": "checkpoint",
     "files changed since export": "changed",
+    "moving averages": "averages",
+    "optimizer variables, not used": "unused slots",
+    "other variables, not used": "unused others",
 }
 """Of facts, so that a SHA-256 fits beside them."""
 
@@ -263,14 +266,31 @@ def _differs(
     console.error("\n".join([f"{first}:", *failures]))
 
 
-def installed(console: consoles.Console, placed: Iterable[Installed]) -> None:
+def installed(
+    console: consoles.Console, placed: Iterable[Installed], as_json: bool
+) -> None:
     """Prints where artifacts were placed."""
     for item in placed:
         if item.warning:
             console.say(item.warning)
         for place, reason in item.kept.items():
             console.say(f"{place} is left as it is: {reason}")
-        console.result(f"{item.handle}\n  {item.directory}")
+        if not as_json:
+            console.result(f"{item.handle}\n  {item.directory}")
+    if as_json:
+        facts = [
+            {
+                "handle": item.handle,
+                "directory": str(item.directory),
+                "replaced": item.replaced,
+                "names": {name: str(place) for name, place in item.names.items()},
+                "files": [str(file) for file in item.files],
+                "kept": {str(place): why for place, why in item.kept.items()},
+                "warning": item.warning,
+            }
+            for item in placed
+        ]
+        console.result(json.dumps({"installed": facts}, indent=2))
 
 
 def uninstalled(console: consoles.Console, done: Uninstalled) -> None:

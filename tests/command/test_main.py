@@ -192,6 +192,10 @@ USAGE = {
     "no path": (["inspect", ""], ["expected a path, found nothing"]),
     "no checkpoint": (["export", "--output", "x"], ["--checkpoint"]),
     "no names": (["export", "--formats", ","], ["expected names"]),
+    "unknown choice": (
+        ["verify", "--checkpoint", "x", "--moving-averages", "maybe", "y"],
+        ["'maybe'", "'use', 'ignore'"],
+    ),
     "unknown type": (["export", "--integer-type", "int4"], ["'int4'", "uint8"]),
     "no MD5": (["fetch", "--md5", "not an md5"], ["32 hexadecimal digits"]),
     "no seed": (["stand-in", "--output", "x", "--seed", "first"], ["'first'"]),
@@ -655,6 +659,14 @@ TROUBLE = {
         export(formats="v4", image_size="299", calibration_images="empty"),
         ["--calibration-images has no effect on v4"],
     ),
+    "labels of another network": (
+        export(labels="text.ckpt"),
+        ["text.ckpt: 1 names, expected one for each", "1001 classes"],
+    ),
+    "moving averages of a checkpoint without": (
+        export(moving_averages="use"),
+        ["good.ckpt", "moving averages"],
+    ),
     "unknown format": (
         export(formats="v4,v2"),
         ["unknown format 'v2'; there are: v1, v3, v4, v5, onnx-float32"],
@@ -910,6 +922,30 @@ def test_a_full_disk(irv2, place, monkeypatch):
     assert sorted(tree(place / "out")) == [FEATURES, f"{FEATURES}.manifest.json"]
 
 
+def test_files_that_get_too_large(tmp_path):
+    """The nearest that there is to a full disk, without one."""
+    published_directories.make(tmp_path / "published", "v4", content=bytes(2 << 20))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2)"
+    before = tree(tmp_path)
+    for command in (
+        ["stand-in", "--raw", "--output", "new/x.ckpt"],
+        ["install", "published", "--cache", "new"],
+    ):
+        script = f"{limit}; import sys; sys.argv = ['irv2', *{command}]"
+        script += "; from exporters.command import main; main.main()"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == main.EXIT_BAD_INPUT
+        assert done.stderr.splitlines()[-1].startswith("irv2: ")
+        assert done.stderr.endswith("new: File too large\n")
+        assert tree(tmp_path) == before
+
+
 def test_a_reader_that_stops_reading():
     for command in ("list", "list --json", "inspect --json nowhere"):
         done = subprocess.run(
@@ -965,6 +1001,26 @@ def test_install_and_uninstall(irv2, tmp_path):
     done = irv2("uninstall", "--cache", cache)
     assert (done.code, done.out) == (0, f"{handle}\n")
     assert list(cache.iterdir()) == []
+
+
+def test_install_for_machines(irv2, tmp_path):
+    artifact = published_directories.make(tmp_path, "v4")
+    done = irv2("install", artifact, "--cache", tmp_path / "cache", "--json")
+    assert done.code == 0
+    (found,) = json.loads(done.out)["installed"]
+    assert found["handle"] == f"{published_directories.PUBLISHED}/feature_vector/4"
+    assert Path(found["directory"]).is_dir()
+    assert found["names"][found["handle"]] == found["directory"]
+    assert not found["replaced"]
+
+
+def test_install_and_pack_under_another_handle(irv2, tmp_path):
+    artifact = published_directories.make(tmp_path, "v4")
+    handle = ("--handle", "https://example.org/my/model/1")
+    done = irv2("install", artifact, "--cache", tmp_path / "cache", *handle)
+    assert done.out.splitlines()[0] == handle[1]
+    done = irv2("pack", artifact, "--output", tmp_path / "www", *handle)
+    assert done.out == f"{tmp_path / 'www/my/model/1.tar.gz'}\n"
 
 
 def test_install_where_the_environment_says(irv2, tmp_path, monkeypatch):

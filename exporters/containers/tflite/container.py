@@ -134,6 +134,8 @@ def open(path: Path) -> OpenedArtifact:
         "softmax", "probabilities" in runner.get_output_details()
     )
     output = "probabilities" if has_softmax and task is CLASSIFICATION else task.output
+    rounded = _quantization(runner.get_output_details()[output])
+    step = float(rounded.scale[0]) if rounded else 0.0
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         return _run(runner, images * 2 - 1 if is_signed else images)
@@ -143,7 +145,7 @@ def open(path: Path) -> OpenedArtifact:
         task=task,
         record=record,
         image_size=(int(height), int(width)),
-        outputs={output: Output(output)},
+        outputs={output: Output(output, step=step)},
         run=run,
         weights=file.weights,
         activations=file.activations,

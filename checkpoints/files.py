@@ -104,20 +104,29 @@ def scratch_beside(path: Path) -> Iterator[Path]:
         names the directory of `path`.
     """
     made = [p for p in (path.parent, *path.parent.parents) if not p.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=".irv2-", dir=path.parent))
-    except OSError as error:
-        # Its own name is random, and means nothing to anybody.
-        raise type(error)(error.errno, error.strerror, str(path.parent)) from None
-    try:
-        with naming(path.parent):
-            yield scratch
+        scratch = _make_scratch(path.parent)
+        try:
+            with naming(path.parent):
+                yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
             for directory in made:
                 directory.rmdir()
+
+
+def _make_scratch(directory: Path) -> Path:
+    trouble = OSError()
+    for _ in range(2):  # Another process, which is done, may remove the directory.
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(tempfile.mkdtemp(prefix=".irv2-", dir=directory))
+        except OSError as error:
+            trouble = error
+    # Its own name is random, and means nothing to anybody.
+    raise type(trouble)(trouble.errno, trouble.strerror, str(directory)) from None
 
 
 @contextlib.contextmanager

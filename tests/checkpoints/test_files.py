@@ -88,12 +88,27 @@ def test_scratch_that_cannot_be_made_is_named_by_its_directory(tmp_path, monkeyp
         raise PermissionError(13, "Permission denied", f"{dir}/{prefix}x3h2")
 
     monkeypatch.setattr(files.tempfile, "mkdtemp", refuse)
-    with pytest.raises(PermissionError) as caught, files.scratch_beside(tmp_path / "x"):
+    place = tmp_path / "new" / "folder"
+    with pytest.raises(PermissionError) as caught, files.scratch_beside(place / "x"):
         pass
-    assert caught.value.filename == str(tmp_path)
+    assert caught.value.filename == str(place)
+    assert list(tmp_path.iterdir()) == []
 
 
 FULL = "No space left on device"
+
+
+def test_another_process_may_remove_the_directory_meanwhile(tmp_path, monkeypatch):
+    make = files.tempfile.mkdtemp
+
+    def make_late(prefix, dir):
+        monkeypatch.undo()
+        dir.rmdir()
+        return make(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", make_late)
+    with files.scratch_beside(tmp_path / "new" / "x") as scratch:
+        assert scratch.is_dir()
 
 
 @pytest.mark.parametrize(

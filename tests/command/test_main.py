@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fake_format
@@ -1095,6 +1096,36 @@ def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
         signal.signal(signal.SIGTERM, handler)
     assert done.code == main.EXIT_INTERRUPTED
     assert tree(place) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_process_that_is_asked_to_end(tmp_path, number):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "exporters.command.main",
+            "stand-in",
+            "--raw",
+            "--output",
+            "new/x.ckpt",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("new/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == main.EXIT_INTERRUPTED
+    assert out == ""
+    assert err.endswith("irv2: interrupted\n")
+    assert "Traceback" not in err
+    assert tree(tmp_path) == {}
 
 
 def test_the_screen_of_a_real_process_shows_only_our_message(tmp_path):

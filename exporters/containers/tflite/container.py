@@ -134,6 +134,8 @@ def open(path: Path) -> OpenedArtifact:
         "softmax", "probabilities" in runner.get_output_details()
     )
     output = "probabilities" if has_softmax and task.needs_classifier else task.output
+    rounded = _quantization(runner.get_output_details()[output])
+    step = float(rounded.scale[0]) if rounded else 0.0
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         try:
@@ -149,7 +151,7 @@ def open(path: Path) -> OpenedArtifact:
         task=task,
         record=record,
         image_size=(int(height), int(width)),
-        outputs={output: Output(output)},
+        outputs={output: Output(output, step=step)},
         run=run,
         weights=file.weights,
         activations=file.activations,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from checkpoints.layout import variable_shapes
 from exporters import inference_graph, tflite_file, tflite_metadata, tflite_writer
 from exporters import tflite_network as networks
 from exporters import tflite_quantization as quantization
@@ -219,8 +220,9 @@ def _weights(
         values, half_step = weight.to_float()
         allowed = half_step * _ROUNDING
         if name.endswith("/weights"):
-            values = networks.kernel_from_tflite(values)
-            allowed = networks.kernel_from_tflite(allowed)
+            rank = len(variable_shapes()[name])
+            values = networks.kernel_from_tflite(values, rank)
+            allowed = networks.kernel_from_tflite(allowed, rank)
             if record.signed_input and not weights:  # The first kernel was halved.
                 values, allowed = values * 2, allowed * 2
         elif shifts:

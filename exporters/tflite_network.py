@@ -81,6 +81,32 @@ class Network:
         names = [f"{layer.scope}/biases" for layer in self.layers if layer.scope]
         return {name: self.weights[name] for name in names}
 
+    def without_matrices(self) -> Network:
+        """Returns the network with its matrix as the kernel of a 1 x 1 convolution.
+
+        Its output is reshaped to what it was, and the mean before it keeps its axes.
+        TFLite before 2.10 gives zeros for a FULLY_CONNECTED whose int8 weights have a
+        scale per output channel; for a CONV_2D it has always known them.
+        """
+        layers: list[Layer] = []
+        weights = dict(self.weights)
+        for layer in self.layers:
+            if layer.operator == "FULLY_CONNECTED":
+                mean = layers.pop()
+                layers.append(dataclasses.replace(mean, shape=_with_grid(mean.shape)))
+                convolution = dataclasses.replace(
+                    layer,
+                    operator="CONV_2D",
+                    name=f"{layer.name}/convolution",
+                    shape=_with_grid(layer.shape),
+                )
+                layers.append(convolution)
+                kernel = f"{layer.scope}/weights"
+                weights[kernel] = weights[kernel][:, np.newaxis, np.newaxis]
+                layer = Layer("RESHAPE", layer.name, (convolution.name,), layer.shape)
+            layers.append(layer)
+        return dataclasses.replace(self, layers=tuple(layers), weights=weights)
+
     def with_signed_input(self) -> Network:
         """Returns the network for images in [-1, 1] instead of [0, 1].
 
@@ -104,9 +130,21 @@ def kernel_to_tflite(kernel: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(kernel.transpose(_TO_TFLITE[kernel.ndim]))
 
 
-def kernel_from_tflite(kernel: np.ndarray) -> np.ndarray:
-    """Reverses `kernel_to_tflite`."""
-    return kernel.transpose(_FROM_TFLITE[kernel.ndim])
+def kernel_from_tflite(kernel: np.ndarray, rank: int) -> np.ndarray:
+    """Reverses `kernel_to_tflite`.
+
+    Args:
+      kernel: output channel first.
+      rank: in the checkpoint, where a matrix (2) may be a 1 x 1 convolution here.
+    """
+    kernel = kernel.transpose(_FROM_TFLITE[kernel.ndim])
+    return kernel.reshape(kernel.shape[-rank:])
+
+
+def _with_grid(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[batch, channels] with a height and width of one."""
+    batch, channels = shape
+    return batch, 1, 1, channels
 
 
 def from_inference_graph(graph: InferenceGraph, image_size: tuple[int, int]) -> Network:

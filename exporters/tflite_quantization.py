@@ -14,7 +14,7 @@ import numpy as np
 
 from exporters.tflite_network import Network
 
-_SHARED_SCALE = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION")
+_SHARED_SCALE = ("MAX_POOL_2D", "AVERAGE_POOL_2D", "CONCATENATION", "RESHAPE")
 """Operators whose inputs and output must have one scale and zero point."""
 _LEAST_CHANNEL_SCALE = 1e-6
 """Smallest scale of a kernel's channel, relative to the kernel's largest."""
@@ -107,7 +107,8 @@ def of_activations(
 
     Args:
       network: in float32.
-      ranges: activation -> (minimum, maximum), of these at least.
+      ranges: activation -> (minimum, maximum), of these at least; of activations with
+        the same scale one is enough.
     """
     names = [network.images, *(layer.name for layer in network.layers)]
     groups = {name: {name} for name in names}  # Of activations with the same scale.
@@ -117,7 +118,8 @@ def of_activations(
             groups.update(dict.fromkeys(group, group))
     quantizations = {}
     for name in names:
-        lows, highs = zip(*(ranges[member] for member in groups[name]))
+        known = (ranges[member] for member in groups[name] if member in ranges)
+        lows, highs = zip(*known)
         quantizations[name] = of_range(min(lows), max(highs))
     for layer in network.layers:
         if layer.operator == "SOFTMAX":

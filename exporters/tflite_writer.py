@@ -1,7 +1,7 @@
 """Writes a network as a TFLite model, in one of four precisions.
 
 Operators, their versions and what is quantized are as TensorFlow's converter has them
-for the same network.
+for the same network; but where weights are int8, the classifier is a convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from exporters.tflite_quantization import (
 )
 
 FLOAT32 = "tflite-float32"
-INT8 = "tflite-int8"
+DYNAMIC_INT8, INT8 = "tflite-dynamic-int8", "tflite-int8"
 
 INPUT = "images"
 BIAS_SHIFTS = "irv2_bias_shifts"
@@ -36,8 +36,8 @@ _LEAST_QUANTIZED = 1024
 which accuracy depends most."""
 _FLOAT32_VERSION = 1
 _INT8_VERSION = 2
-_INT8_WEIGHTS_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4}
-_DYNAMIC_VERSIONS = {"CONV_2D": 5, "FULLY_CONNECTED": 12}
+_INT8_WEIGHTS_VERSION = 3
+_DYNAMIC_VERSION = 5
 _FLOAT16_VERSION = 3
 _UINT8_ZERO = 128
 """What uint8 has where int8 has 0."""
@@ -68,6 +68,8 @@ def write(
     Raises:
       ExportError: a weight is too large for float16.
     """
+    if precision in (DYNAMIC_INT8, INT8):
+        network = network.without_matrices()
     writer = _writer(network, precision, statistics, np.dtype(outer_type))
     inputs = {INPUT: writer.add_input()}
     for layer in network.layers:
@@ -132,6 +134,10 @@ class _Writer:
         elif layer.operator == "MEAN":
             axes = np.array([1, 2], np.int32)
             inputs.append(self.builder.add_constant("axes", axes))
+        elif layer.operator == "RESHAPE":
+            shape = np.array([-1, *layer.shape[1:]], np.int32)
+            inputs.append(self.builder.add_constant("shape", shape))
+            version = _FLOAT32_VERSION  # Of all types.
         output = self.add_activation(layer.name, layer.shape)
         options = _options(layer)
         self.builder.add_operator(layer.operator, version, inputs, output, **options)
@@ -176,7 +182,7 @@ class _DynamicInt8Writer(_Writer):
         return (
             self.builder.add_constant(name, integers, quantization),
             self.add_float(f"{layer.scope}/biases"),
-            _DYNAMIC_VERSIONS[layer.operator],
+            _DYNAMIC_VERSION,
         )
 
 
@@ -250,7 +256,7 @@ class _Int8Writer(_Writer):
         return (
             self.builder.add_constant(name, integers, quantization),
             self.builder.add_constant(bias_name, bias_integers, bias_quantization),
-            _INT8_WEIGHTS_VERSIONS[layer.operator],
+            _INT8_WEIGHTS_VERSION,
         )
 
 
@@ -265,7 +271,9 @@ def _options(layer: Layer) -> dict[str, Any]:
     if layer.operator in ("MAX_POOL_2D", "AVERAGE_POOL_2D"):
         options["filterHeight"], options["filterWidth"] = layer.window
     if layer.operator == "FULLY_CONNECTED":
-        options["asymmetricQuantizeInputs"] = True  # Where weights alone are int8.
+        options["asymmetricQuantizeInputs"] = True  # As the converter has it.
+    if layer.operator == "MEAN":
+        options["keepDims"] = len(layer.shape) == 4
     if layer.operator == "CONCATENATION":
         options["axis"] = len(layer.shape) - 1
     if layer.operator == "SOFTMAX":

@@ -167,6 +167,32 @@ def test_the_same_inputs_give_the_same_bytes(written, inputs, tmp_path):
         assert again.read_bytes() == written(format, CLASSIFICATION).read_bytes()
 
 
+def operators_of(path):
+    """Returns (operator, version, type of its weights if it has any) of each."""
+    model = schema.Model.GetRootAs(path.read_bytes())
+    graph = model.Subgraphs(0)
+    operators = [graph.Operators(i) for i in range(graph.OperatorsLength())]
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items()}
+    found = set()
+    for operator in operators:
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        inputs = [graph.Tensors(i) for i in operator.InputsAsNumpy()]
+        weights = [t.Type() for t in inputs if t.Name().endswith(b"/weights")]
+        found.add((names[code.BuiltinCode()], code.Version(), *weights))
+    return found
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_old_runtimes_know_the_operators(written, format, task):
+    """Those of TensorFlow 2.4; later versions of an operator are refused there."""
+    known = {"CONV_2D": 5, "DEQUANTIZE": 3, "FULLY_CONNECTED": 4, "SOFTMAX": 2}
+    for operator, version, *weights in operators_of(written(format, task)):
+        assert version <= known.get(operator, 2), operator
+        # It has a scale per channel, which was added later, without a new version.
+        assert (operator, weights) != ("FULLY_CONNECTED", [schema.TensorType.INT8])
+
+
 # What the files compute.
 
 
@@ -217,20 +243,28 @@ def test_quantized_features_keep_their_direction(written, unseen, expected, form
     assert found.min() >= 0.99
 
 
-@pytest.mark.parametrize("format", ["tflite-float32", "tflite-int8"])
-def test_a_consumer_can_resize_to_a_batch(written, unseen, format):
-    interpreter = Interpreter(str(written(format, FEATURE_VECTOR)), num_threads=2)
+@pytest.mark.parametrize(
+    "format, task",
+    [
+        ("tflite-float32", FEATURE_VECTOR),
+        ("tflite-int8", FEATURE_VECTOR),
+        ("tflite-int8", CLASSIFICATION),
+    ],
+)
+def test_a_consumer_can_resize_to_a_batch(written, unseen, format, task):
+    path = written(format, task)
+    interpreter = Interpreter(str(path), num_threads=2)
     (images_in,) = interpreter.get_input_details()
-    (features_out,) = interpreter.get_output_details()
+    (output,) = interpreter.get_output_details()
     np.testing.assert_array_equal(images_in["shape"], [1, 299, 299, 3])
     np.testing.assert_array_equal(images_in["shape_signature"], [-1, 299, 299, 3])
     interpreter.resize_tensor_input(images_in["index"], [8, 299, 299, 3], strict=True)
     interpreter.allocate_tensors()
     interpreter.set_tensor(images_in["index"], np.concatenate([unseen, unseen]))
     interpreter.invoke()
-    found = interpreter.get_tensor(features_out["index"])
-    one_by_one = tflite_model.open(written(format, FEATURE_VECTOR)).run(unseen)
-    wanted = np.concatenate([one_by_one["feature_vector"]] * 2)
+    found = interpreter.get_tensor(output["index"])
+    one_by_one = tflite_model.open(path).run(unseen)
+    wanted = np.concatenate([one_by_one[OUTPUTS[task]]] * 2)
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -102,6 +103,34 @@ def exported(tmp_path_factory, export_inputs, reference, parity_images) -> Path:
                 task,
                 directory / row.artifact_name(task, is_stand_in=True),
                 reference=reference if (row.name, task) in COMPARED else None,
+                parity_images=parity_images,
+            )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def deployable(tmp_path_factory, export_inputs, parity_images) -> Path:
+    """A directory with the formats of today, of both tasks, for images of 139 x 139.
+
+    That is enough for every layer to work, and small enough for runtimes without fast
+    kernels.
+    """
+    directory = tmp_path_factory.mktemp("deployable")
+    options = ExportOptions(image_size=(139, 139))
+    calibration = calibration_images(None, options.image_size)
+    inputs = dataclasses.replace(
+        export_inputs, options=options, calibration=calibration, shared={}
+    )
+    for row in formats.FORMATS.values():
+        if row.name in PUBLISHED_FORMATS:
+            continue
+        for task in TASKS:
+            export.export(
+                inputs,
+                row,
+                task,
+                directory / row.artifact_name(task, is_stand_in=True),
+                reference=None,  # The consumers compare.
                 parity_images=parity_images,
             )
     return directory

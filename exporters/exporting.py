@@ -13,6 +13,7 @@ from typing import Any
 from checkpoints import files
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
+from checkpoints.scratch import locked, scratch_beside
 from exporters import calibration as calibrations
 from exporters import images as image_files
 from exporters import manifest, parity
@@ -340,7 +341,7 @@ def _check_directory(output: Path) -> None:
     )
     if not existing.is_dir():
         raise ExportError(f"{existing} is a file; expected a directory to export to")
-    with files.scratch_beside(output / "artifacts"):
+    with scratch_beside(output / "artifacts"):
         pass
 
 
@@ -370,7 +371,7 @@ class _One:
         """Writes, compares and moves it to its place; or says why not."""
         result = ExportedArtifact(self.path, self.row.name, self.task.name)
         try:
-            with files.scratch_beside(self.path) as scratch:
+            with scratch_beside(self.path) as scratch:
                 return self._export(result, scratch, reference, parity_images)
         except (ExportError, ArtifactError) as error:
             return dataclasses.replace(result, error=str(error))
@@ -424,18 +425,29 @@ class _One:
             compared_on=parity_images.description if parity_images else None,
             parity=result.report.as_dict() if result.report else None,
         )
-        files.write_json(manifest.path_of(unfinished), described)
         size = files.size(unfinished)
-        if not self.force:
-            _check_free([self.path])
-        files.replace(
-            {
-                unfinished: self.path,
-                manifest.path_of(unfinished): manifest.path_of(self.path),
-            },
-            scratch,
-        )
+        self._place(unfinished, described, scratch)
         return dataclasses.replace(result, bytes=size, seconds=seconds)
+
+    def _place(self, unfinished: Path, described: dict, scratch: Path) -> None:
+        """Moves an artifact and its manifest to their places."""
+        place = manifest.path_of(self.path)
+        new = manifest.path_of(unfinished)
+        files.write_json(new, described)
+        files.sync(unfinished)
+        with locked(self.path.parent):
+            moves = {}
+            if os.path.lexists(self.path):
+                if not self.force:
+                    _check_free([self.path])
+                if place.is_file():
+                    old = None
+                    with contextlib.suppress(OSError, ValueError):
+                        old = files.read_json(place)
+                    between = scratch / "between.json"
+                    files.write_json(between, manifest.transition(old, described))
+                    moves[between] = place
+            files.replace({**moves, unfinished: self.path, new: place}, scratch)
 
     def _compare(
         self, path: Path, reference: Reference, parity_images: ParityImages

@@ -1,11 +1,9 @@
-# Everything sets itself up in .venv; all that is needed is make and Python 3.10 to 3.13.
+# Everything sets itself up in .venv; all that is needed is make and Python 3.11 to 3.13.
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
-# Says only what went wrong.
-INSTALL := $(BIN)/python -m pip install -qq --no-compile \
-    --disable-pip-version-check --constraint constraints.txt
+INSTALL := $(BIN)/python tools/install.py
 STAND_IN := build/inception_resnet_v2_stand_in.ckpt
 # The checkpoint to export; the real one is fetched with `.venv/bin/irv2 fetch`.
 CHECKPOINT ?= $(STAND_IN)
@@ -13,10 +11,10 @@ GENERATED := $(filter $(STAND_IN),$(CHECKPOINT))
 OUTPUT ?= build/artifacts
 FORMATS ?= v4,v5
 
-.PHONY: export verify test test-quick bench clean
+.PHONY: export verify test test-quick bench dist pins audit clean
 
 export: $(STAMP) $(GENERATED)
-	$(BIN)/irv2 export --checkpoint "$(CHECKPOINT)" --output "$(OUTPUT)" --formats $(FORMATS) --force
+	$(BIN)/irv2 export --checkpoint "$(CHECKPOINT)" --output "$(OUTPUT)" --formats "$(FORMATS)" --force
 
 verify: $(STAMP) $(GENERATED)
 	$(BIN)/irv2 verify --checkpoint "$(CHECKPOINT)" "$(OUTPUT)"
@@ -29,11 +27,30 @@ test-quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not consumers"
 
 bench: $(STAMP) $(GENERATED)
-	$(INSTALL) --no-build-isolation --editable '.[test,bench]'
+	$(INSTALL) --editable '.[test,bench]'
 	$(BIN)/python -m benchmarks --checkpoint "$(CHECKPOINT)"
 
+# A wheel, made from the source distribution beside it. What earlier builds left would be
+# taken for part of the source.
+dist: $(STAMP)
+	rm -rf dist *.egg-info
+	$(BIN)/python -m build --no-isolation --quiet
+	@ls dist/*
+
+# Makes constraints.txt anew, on the oldest Python; pip has to be a new one.
+pins:
+	python=$$(PYTHON=$${PYTHON:-python3.11} sh tools/find_python.sh) && \
+	    "$$python" -m venv --clear build/pins
+	build/pins/bin/python -m pip install -q --upgrade pip
+	build/pins/bin/python tools/pin.py
+
+# Known vulnerabilities of what is pinned.
+audit: $(STAMP)
+	$(INSTALL) --editable '.[audit]'
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 $(STAND_IN): $(STAMP)
 	mkdir -p $(@D)
@@ -42,7 +59,7 @@ $(STAND_IN): $(STAMP)
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@python=$$(sh tools/find_python.sh) && \
 	    echo "Setting up $(VENV) with $$python ..." && \
-	    $$python -m venv --clear $(VENV)
-	$(INSTALL) setuptools
-	$(INSTALL) --no-build-isolation --editable '.[test]'
-	touch $@
+	    "$$python" -m venv --clear $(VENV)
+	@$(INSTALL) setuptools
+	@$(INSTALL) --editable '.[test]'
+	@touch $@

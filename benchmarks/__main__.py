@@ -20,9 +20,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from exporters.console import size, table
+
 from benchmarks.exporting import STOCK_ONNX, STOCK_TFLITE, run_apart
 from benchmarks.running import THREADS
-from exporters.console import size, table
 from exporters.formats import FORMATS, UnknownFormatError, select
 from exporters.manifest import versions
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+PathLike = str | os.PathLike[str]
 
 _BLOCK_BYTES = 1 << 20
 _LARGEST_JSON = 64 << 20
 """In bytes; the largest that we write ourselves, a manifest, has some hundred KB."""
+
+
+def as_paths(given: PathLike | Iterable[PathLike]) -> list[Path]:
+    """Returns one path, or several, as a list."""
+    if isinstance(given, str | os.PathLike):
+        given = [given]
+    return [Path(path) for path in given]
 
 
 def digest(file: Path, algorithm: str = "sha256") -> str:
@@ -89,22 +100,51 @@ def scratch_beside(path: Path) -> Iterator[Path]:
     Directories that had to be made for it are removed again if nothing stays in them.
 
     Raises:
-      OSError: it cannot be made; the error names the directory of `path`.
+      OSError: it cannot be made, or the disk got full while it was in use; the error
+        names the directory of `path`.
     """
     made = [p for p in (path.parent, *path.parent.parents) if not p.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=".irv2-", dir=path.parent))
-    except OSError as error:
-        # Its own name is random, and means nothing to anybody.
-        raise type(error)(error.errno, error.strerror, str(path.parent)) from None
-    try:
-        yield scratch
+        scratch = _make_scratch(path.parent)
+        try:
+            with naming(path.parent):
+                yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(OSError):
             for directory in made:
                 directory.rmdir()
+
+
+def _make_scratch(directory: Path) -> Path:
+    trouble = OSError()
+    for _ in range(2):  # Another process, which is done, may remove the directory.
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(tempfile.mkdtemp(prefix=".irv2-", dir=directory))
+        except OSError as error:
+            trouble = error
+    # Its own name is random, and means nothing to anybody.
+    raise type(trouble)(trouble.errno, trouble.strerror, str(directory)) from None
+
+
+@contextlib.contextmanager
+def naming(directory: Path) -> Iterator[None]:
+    """Names the directory that is written to, when its disk is full.
+
+    Most libraries do not, or name a file of theirs; each has an exception of its own.
+
+    Raises:
+      OSError: whatever was raised had the system's words for a full disk.
+    """
+    try:
+        yield
+    except Exception as error:
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(directory)) from error
+        raise
 
 
 def replace(moves: Mapping[Path, Path], scratch: Path) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
-import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from checkpoints import layout
-from checkpoints.archive import extract_checkpoint
-from checkpoints.download import is_published, is_published_archive
-from checkpoints.errors import CheckpointError
+from checkpoints import layout, location, published
+from checkpoints.bundle import Bundle
+from checkpoints.errors import CheckpointError as CheckpointError
 from checkpoints.regular_file import open_regular
-
-_TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
-"""Last 8 bytes of a V1 checkpoint and of a V2 checkpoint's index: LevelDB's table."""
-_GZIP_MAGIC = b"\x1f\x8b"
-_V2_DATA_FILE = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
+from checkpoints.saved_slices import SavedSlices
+from checkpoints.tensors import Spec
 
 _ZERO_MEAN = 1e-5
 """Largest |mean| of a stand-in's kernel column, relative to the kernel's deviation."""
@@ -38,15 +34,26 @@ class Provenance(enum.Enum):
 
 
 class Checkpoint(Mapping[str, np.ndarray]):
-    """The variables of a checkpoint: name -> read-only array, float32 as published.
+    """The network in a checkpoint: variable name -> read-only array, float32.
+
+    The names are those of TF-Slim's definition. What else is in the checkpoint is only
+    counted; `checkpoints.layout` has the rules.
 
     Attributes:
       path: what was opened.
       container: "V1", "V2", or the same followed by " in .tar.gz".
       provenance: where the numbers come from.
-      identity: SHA-256 in hexadecimal over the sorted variables (name, dtype, shape,
-        values), bookkeeping variables left out. The same weights have the same
-        identity in every container.
+      identity: SHA-256 in hexadecimal over the sorted variables: name, dtype, shape and
+        values. The same network has the same identity, whatever it is stored in.
+      num_classes: of the classifier, None if there is none.
+      has_auxiliary_head: whether there is one that fits.
+      step: of the training, where the checkpoint says it.
+      prefix: what the names have before them in the checkpoint, "" mostly.
+      moving_averages: "use" if they are in the places of their variables, "ignore" if
+        they are not, None if there are none.
+      slots: number of optimizer's variables, which are not used.
+      ignored: number of variables outside of the network.
+      notes: what a user should know of all that, a sentence each.
 
     The arrays share their memory with those given, which must not change any more.
     """
@@ -58,6 +65,12 @@ class Checkpoint(Mapping[str, np.ndarray]):
         path: Path,
         container: str = "memory",
         published: bool = False,
+        step: int | None = None,
+        prefix: str = "",
+        moving_averages: str | None = None,
+        slots: int = 0,
+        ignored: int = 0,
+        notes: tuple[str, ...] = (),
     ):
         self._variables = {name: variables[name].view() for name in sorted(variables)}
         for value in self._variables.values():
@@ -71,6 +84,14 @@ class Checkpoint(Mapping[str, np.ndarray]):
             self.provenance = Provenance.STAND_IN
         else:
             self.provenance = Provenance.UNVERIFIED
+        self.num_classes = layout.num_classes(self._variables)
+        self.has_auxiliary_head = layout.has_auxiliary_head(self._variables)
+        self.step = step
+        self.prefix = prefix
+        self.moving_averages = moving_averages
+        self.slots = slots
+        self.ignored = ignored
+        self.notes = notes
 
     @property
     def is_stand_in(self) -> bool:
@@ -86,182 +107,93 @@ class Checkpoint(Mapping[str, np.ndarray]):
         return len(self._variables)
 
 
-def open_checkpoint(path: str | Path, *, check_layout: bool = True) -> Checkpoint:
+def open_checkpoint(
+    path: str | Path,
+    *,
+    moving_averages: str | None = None,
+    check_layout: bool = True,
+) -> Checkpoint:
     """Opens a checkpoint and checks that it is one of inception_resnet_v2.
 
     Args:
       path: a V1 file; the prefix of a V2 checkpoint or any of its files; a directory
-        that holds one checkpoint; or a .tar.gz of it. Content decides, not the name.
-      check_layout: False opens any checkpoint of TensorFlow's.
+        that holds one, or several of which its file `checkpoint` names the latest; that
+        file; or a .tar.gz of a checkpoint. Content decides, not the name.
+      moving_averages: "use" puts moving averages in the places of their variables,
+        "ignore" does not. None refuses checkpoints that have some.
+      check_layout: False opens checkpoints of other networks too, with all variables
+        that NumPy has a dtype for, and ignores moving averages if not told to use them.
 
     Raises:
       CheckpointError: there is no checkpoint at `path`, more than one, or it is
         truncated or damaged.
       checkpoints.archive.ArchiveError: a .tar.gz is damaged or unsafe.
       checkpoints.layout.CheckpointLayoutError: it belongs to another network.
+      checkpoints.layout.MovingAveragesError: it has moving averages, and nothing is said
+        of them; or has none to use.
+      OSError: a file cannot be read.
+      ValueError: `moving_averages` is something else.
     """
+    if moving_averages not in ("use", "ignore", None):
+        raise ValueError(f"moving_averages={moving_averages!r}: expected use or ignore")
     path = Path(path)
-    with tempfile.TemporaryDirectory(prefix="irv2-") as scratch:
-        container, file = _find(path, Path(scratch))
-        variables = _read(_link(container, file, Path(scratch)), path)
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="irv2-"))
+        place = location.find(path, Path(scratch))
+        stored: SavedSlices | Bundle
+        if place.form == "V1":
+            file = stack.enter_context(open_regular(place.path))
+            stored = SavedSlices(file, place.name)
+        else:
+            stored = Bundle(place.path, place.name)
+        found = _recognize(stored.specs, str(path), moving_averages, check_layout)
+        names = sorted(found.stored_names.items(), key=lambda names: names[1])
+        variables = {name: stored.read(stored_name) for name, stored_name in names}
+        step = int(stored.read(found.step)) if found.step else None
+        is_published = _is_published(place)
     if check_layout:
-        layout.check(variables, str(path))
-    if container == "V1":
-        published = is_published(file)
-    else:
-        published = container == "V1 in .tar.gz" and is_published_archive(path)
-    return Checkpoint(variables, path=path, container=container, published=published)
-
-
-def _find(path: Path, scratch: Path) -> tuple[str, Path]:
-    """Returns the container and the V1 file, or the V2 prefix, that `path` names."""
-    if path.is_dir():
-        return _find_in_directory(path)
-    if not path.exists():
-        if _index_of(path).exists():
-            return "V2", path
-        raise CheckpointError(
-            f"{path} does not exist. Expected a V1 checkpoint file, the prefix of a V2 "
-            "checkpoint, a directory that holds one, or a .tar.gz."
-        )
-    if _starts_with(path, _GZIP_MAGIC):
-        unpacked = scratch / "unpacked"
-        unpacked.mkdir()
-        extract_checkpoint(path, unpacked)
-        container, file = _find_in_directory(unpacked, path)
-        return f"{container} in .tar.gz", file
-    if _is_table(path):
-        if _is_v2_index(path):
-            if path.suffix != ".index":
-                raise CheckpointError(
-                    f"{path} is the index of a V2 checkpoint under another name. Its "
-                    "name must be that of the data files, with .index."
-                )
-            return "V2", path.with_suffix("")
-        return "V1", path
-    if data_file := _V2_DATA_FILE.fullmatch(str(path)):
-        prefix = Path(data_file[1])
-        if _index_of(prefix).exists():
-            return "V2", prefix
-        raise CheckpointError(
-            f"{path} is the data of a V2 checkpoint, but its index, "
-            f"{_index_of(prefix)}, is missing."
-        )
-    raise CheckpointError(
-        f"{path} is not a checkpoint, or a truncated one: found "
-        f"{path.stat().st_size:,} bytes that do not end like a checkpoint's. Expected "
-        "a V1 checkpoint file, a file of a V2 checkpoint, or a .tar.gz of either."
+        layout.check_values(variables, str(path))
+    return Checkpoint(
+        variables,
+        path=path,
+        container=f"{place.form} in .tar.gz" if place.archive else place.form,
+        published=is_published,
+        step=step,
+        prefix=found.prefix,
+        moving_averages=found.moving_averages,
+        slots=found.slots,
+        ignored=found.ignored,
+        notes=(place.note, *found.notes) if place.note else found.notes,
     )
 
 
-def _find_in_directory(directory: Path, source: Path | None = None) -> tuple[str, Path]:
-    source = source or directory
-    files = sorted(file for file in directory.iterdir() if file.is_file())
-    found = []
-    for file in files:
-        if not _is_table(file):
-            continue
-        if not _is_v2_index(file):
-            found.append(("V1", file))
-        elif file.suffix == ".index":
-            found.append(("V2", file.with_suffix("")))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        names = ", ".join(file.name for file in files[:5]) or "no files"
-        raise CheckpointError(
-            f"{source} holds no checkpoint. Found: {names}. Expected a V1 checkpoint "
-            "file, or the .index and .data files of a V2 checkpoint."
-        )
-    raise CheckpointError(
-        f"{source} holds {len(found)} checkpoints: "
-        f"{', '.join(file.name for _, file in found)}. Name the one you mean."
-    )
-
-
-def _index_of(prefix: Path) -> Path:
-    return prefix.with_name(prefix.name + ".index")
-
-
-def _starts_with(path: Path, magic: bytes) -> bool:
-    with open_regular(path) as file:
-        return file.read(len(magic)) == magic
-
-
-def _is_table(path: Path) -> bool:
-    with open_regular(path) as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - len(_TABLE_MAGIC)))
-        return file.read() == _TABLE_MAGIC
-
-
-def _is_v2_index(path: Path) -> bool:
-    """Whether a table's first value is a V2 header, not the slices' list of V1.
-
-    Both kinds start with an empty key. Its value is, in V2, a BundleHeaderProto, which
-    starts with the varint field `num_shards` (tag 0x08); in V1, a SavedTensorSlices,
-    which starts with the message field `meta` (tag 0x0a).
-    """
-    with open_regular(path) as file:
-        start = file.read(64)
-    position = 2  # Lengths of the shared and own part of the empty key.
-    while position < len(start) and start[position] & 0x80:
-        position += 1
-    return start[position + 1 : position + 2] == b"\x08"
-
-
-def _link(container: str, file: Path, scratch: Path) -> str:
-    """Links a V1 file, or the files of a V2 prefix, to a path without wildcards.
-
-    TensorFlow takes every path for a pattern.
-    """
-    link = scratch / "linked"
-    if container.startswith("V1"):
-        link.symlink_to(file.resolve())
-        return str(link)
-    for part in file.parent.iterdir():
-        suffix = part.name.removeprefix(file.name)
-        if suffix != part.name and suffix.startswith((".index", ".data-")):
-            link.with_name(link.name + suffix).symlink_to(part.resolve())
-    return str(link)
-
-
-def _read(file: str, source: Path) -> dict[str, np.ndarray]:
-    import tensorflow as tf
-
-    # Its Python binding turns the codes of some of TensorFlow's errors into Python's.
-    errors = (tf.errors.OpError, LookupError, RuntimeError, ValueError)
+def _recognize(
+    specs: Mapping[str, Spec],
+    source: str,
+    moving_averages: str | None,
+    check_layout: bool,
+) -> layout.Layout:
+    if check_layout:
+        return layout.recognize(specs, source, moving_averages)
     try:
-        reader = tf.train.load_checkpoint(file)
-        names = reader.get_variable_to_shape_map()
-    except errors as error:
-        raise CheckpointError(
-            f"{source} cannot be read as a checkpoint; it is truncated or damaged. "
-            f"TensorFlow says: {_first_line(error)}"
-        ) from error
-    variables = {}
-    for name in names:
-        try:
-            variables[name] = np.asarray(reader.get_tensor(name))
-        except errors as error:
-            raise CheckpointError(
-                f"{source} is damaged: variable {name}, which it lists, cannot be read. "
-                f"TensorFlow says: {_first_line(error)}"
-            ) from error
-    return variables
+        return layout.recognize(specs, source, moving_averages or "ignore")
+    except layout.CheckpointLayoutError:
+        return layout.any_network(specs)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+def _is_published(place: location.Location) -> bool:
+    if place.form != "V1":
+        return False
+    if place.archive:
+        return published.is_archive(place.archive)
+    return published.is_checkpoint(place.path)
 
 
 def _identity(variables: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(variables.items()):
-        if name in layout.BOOKKEEPING_VARIABLES:
-            continue
         digest.update(f"{name}\t{value.dtype.str}\t{list(value.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
+        digest.update(np.ascontiguousarray(value).data)
     return digest.hexdigest()
 
 
@@ -274,10 +206,20 @@ def _has_stand_in_kernels(variables: Mapping[str, np.ndarray]) -> bool:
     kernels = [
         value
         for name, value in variables.items()
-        if name.endswith("/weights") and value.ndim > 1 and np.isfinite(value).all()
+        if name.endswith("/weights") and value.ndim > 1
     ]
-    generated = 0
-    for kernel in kernels:
+    generated = trained = 0
+    for kernel in sorted(kernels, key=np.size):  # The small ones decide, mostly.
+        if _is_generated(kernel):
+            generated += 1
+        else:
+            trained += 1
+        if 2 * max(generated, trained) > len(kernels):
+            break
+    return generated > trained
+
+
+def _is_generated(kernel: np.ndarray) -> bool:
+    with np.errstate(invalid="ignore"):  # Where values are not finite.
         means = kernel.mean(axis=tuple(range(kernel.ndim - 1)), dtype=np.float64)
-        generated += bool(np.abs(means).max() <= _ZERO_MEAN * kernel.std())
-    return generated > len(kernels) / 2
+        return bool(np.abs(means).max() <= _ZERO_MEAN * kernel.std())

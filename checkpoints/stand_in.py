@@ -6,15 +6,15 @@ zero mean of its kernels (see `checkpoints.reader`).
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from checkpoints import layout
+from checkpoints import files, layout, saved_slices
 
 _DEVIATIONS = {"beta": 0.1, "biases": 0.05, "moving_mean": 0.1}
 
@@ -60,22 +60,20 @@ def generate(
 def write_v1(variables: Mapping[str, np.ndarray], path: Path) -> None:
     """Writes variables as one file in TensorFlow's V1 checkpoint format, as published.
 
-    The file appears at `path` only whole; its directory must exist.
+    The file appears at `path` only whole, and replaces the one that is there; its
+    directory is made if there is none.
+
+    Args:
+      variables: name -> float32 array.
+      path: the file.
 
     Raises:
       OSError: the file cannot be written.
     """
-    import tensorflow as tf
-
-    names = sorted(variables)
-    with tempfile.TemporaryDirectory(prefix=".irv2-", dir=path.parent) as scratch:
-        unfinished = os.path.join(scratch, "unfinished")
-        try:
-            tf.raw_ops.Save(
-                filename=unfinished,
-                tensor_names=names,
-                data=[variables[name] for name in names],
-            )
-        except tf.errors.OpError as error:
-            raise OSError(f"{path} cannot be written: {error.message}") from error
-        os.replace(unfinished, path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with files.scratch_beside(path) as scratch:
+        unfinished = scratch / "unfinished"
+        with unfinished.open("wb") as file:
+            saved_slices.write(variables, file)
+        files.replace({unfinished: path}, scratch)

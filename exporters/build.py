@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from checkpoints.reader import Checkpoint
@@ -16,7 +16,7 @@ from exporters import calibration
 from exporters.calibration import CalibrationImages
 from exporters.errors import ExportError
 from exporters.network import folding, layers
-from exporters.network.graphs import NetworkGraphs
+from exporters.network.graphs import NetworkGraph, NetworkGraphs
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE, MINIMUM_IMAGE_SIZE
 from exporters.network.quantization import (
     Precision,
@@ -71,6 +71,19 @@ class ExportOptions:
         """Values of black and white in the images that a file takes."""
         return (-1.0, 1.0) if self.signed_input else (0.0, 1.0)
 
+    def chosen(self, names: Collection[str]) -> list[str]:
+        """Returns what is not the default among fields, in words for a file's name."""
+        words = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in names or value == field.default:
+                continue
+            if field.name == "image_size":
+                words.append("x".join(map(str, dict.fromkeys(value or ["dynamic"]))))
+            else:
+                words.append(value if isinstance(value, str) else field.name)
+        return [word.replace("_", "-") for word in words]
+
 
 @dataclasses.dataclass(frozen=True)
 class Build:
@@ -80,21 +93,28 @@ class Build:
       checkpoint: the weights, checked.
       options: choices of the user.
       calibration: images for the quantized formats, None where none was asked for.
+      labels: names of the classes, in the order of the logits, None if not known.
       graphs: TF-Slim's graphs, which do not depend on the weights.
     """
 
     checkpoint: Checkpoint
     options: ExportOptions = ExportOptions()
     calibration: CalibrationImages | None = None
+    labels: tuple[str, ...] | None = None
     graphs: NetworkGraphs = dataclasses.field(default_factory=NetworkGraphs)
     _kept: dict[Any, Any] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    def graph(self, *, is_training: bool = False) -> NetworkGraph:
+        """TF-Slim's graph of the network."""
+        num_classes = self.checkpoint.num_classes
+        return self.graphs.get(num_classes=num_classes, is_training=is_training)
+
     @functools.cached_property
     def network(self) -> layers.Network:
-        """All layers, up to the probabilities."""
-        return layers.inception_resnet_v2()
+        """All layers, up to the probabilities if there is a classifier."""
+        return layers.inception_resnet_v2(self.checkpoint.num_classes)
 
     def weights(
         self, input_range: tuple[float, float] = (0.0, 1.0)

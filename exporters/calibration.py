@@ -54,7 +54,7 @@ def calibration_images(
         return CalibrationImages(generated, f"{_COUNT} generated images")
     files = images.files_in(directory, _LARGEST_COUNT)
     read = images.read(files, height, width)
-    return CalibrationImages(read, f"{len(read)} images of {directory.resolve().name}")
+    return CalibrationImages(read, images.description(len(read), directory))
 
 
 def measure(

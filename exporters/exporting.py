@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from checkpoints import files
+from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import calibration as calibrations
-from exporters import manifest
+from exporters import images as image_files
+from exporters import manifest, parity
 from exporters import record as records
 from exporters.build import Build, ExportOptions
 from exporters.errors import ArtifactError, ExportError
 from exporters.formats import Format, open_artifact, select, select_tasks
+from exporters.labels import labels_for, read_labels
+from exporters.network.layers import NUM_CLASSES
 from exporters.network.tasks import Task
-from exporters.parity import ParityImages, ParityReport, compare
+from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 
-PathLike = str | os.PathLike[str]
-
-_QUANTIZATION_HINT = (
-    "Quantization fits images like those it was calibrated on; give such images to "
-    "calibrate and to compare on."
-)
+_ENOUGH_IMAGES = 8
+"""To calibrate on. Fewer rarely show what activations there can be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,11 @@ class ExportedArtifact:
     def is_kept(self) -> bool:
         """Whether it is at its place."""
         return self.error is None and (self.report is None or self.report.passed)
+
+    @property
+    def result(self) -> str:
+        """Says in a word what came of it."""
+        return parity.result(self.report, self.error)
 
     @property
     def failures(self) -> list[str]:
@@ -95,6 +100,33 @@ class Export:
         """Whether all artifacts were kept."""
         return all(artifact.is_kept for artifact in self.artifacts)
 
+    def as_dict(self) -> dict[str, Any]:
+        """The export as JSON values."""
+        return {
+            "passed": self.passed,
+            "output": str(self.output),
+            "checkpoint": str(self.checkpoint),
+            "checkpoint_identity": self.checkpoint_identity,
+            "stand_in": self.is_stand_in,
+            "calibrated_on": self.calibrated_on,
+            "compared_on": self.compared_on,
+            "read_seconds": self.seconds["read"],
+            "graph_seconds": self.seconds["graphs"],
+            "artifacts": [
+                {
+                    "path": str(artifact.path),
+                    "format": artifact.format,
+                    "task": artifact.task,
+                    "kept": artifact.is_kept,
+                    "bytes": artifact.bytes,
+                    "seconds": dict(artifact.seconds),
+                    "error": artifact.error,
+                    "parity": artifact.report.as_dict() if artifact.report else None,
+                }
+                for artifact in self.artifacts
+            ],
+        }
+
 
 def export(
     checkpoint: PathLike | Checkpoint,
@@ -105,6 +137,8 @@ def export(
     options: ExportOptions | None = None,
     images: PathLike | ParityImages | None = None,
     calibration_images: PathLike | None = None,
+    labels: PathLike | None = None,
+    moving_averages: str | None = None,
     verify: bool = True,
     force: bool = False,
     progress: Progress = silent,
@@ -120,10 +154,15 @@ def export(
       checkpoint: as `checkpoints.reader.open_checkpoint` takes it, or what it returned.
       output: directory to export to; made if needed.
       formats: names of formats, or rows like those of `exporters.formats`; None for all.
-      tasks: "feature_vector", "classification"; None for both.
+      tasks: "feature_vector", "classification"; None for all that the checkpoint has
+        the variables for.
       options: choices for the deployable formats.
       images: directory of images to compare on; None for generated ones.
       calibration_images: directory of images to quantize with; None for generated ones.
+      labels: text file with the name of a class in each line; None for ImageNet's if
+        the network has 1001 classes, and for no names otherwise.
+      moving_averages: "use" or "ignore" those of a training checkpoint; a checkpoint
+        that has some needs to be told.
       verify: False skips the comparison.
       force: replace artifacts that are there already.
       progress: told what is done.
@@ -139,10 +178,13 @@ def export(
       ImageError: the images cannot be read.
       OSError: the files cannot be read or written.
     """
-    rows = _rows(formats)
+    rows, chosen_tasks = _rows(formats), select_tasks(tasks)
+    given_labels = read_labels(Path(labels)) if labels else None
     options = options or ExportOptions()
     output = Path(output)
-    _check_options(options, rows, calibration_images is not None)
+    notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
+    if calibration_images:
+        image_files.files_in(Path(calibration_images))
     _check_directory(output)
     parity_images = None
     if verify:
@@ -152,38 +194,52 @@ def export(
             if isinstance(images, ParityImages)
             else ParityImages(Path(images) if images else None)
         )
+
+    start = time.monotonic()
+    if not isinstance(checkpoint, Checkpoint):
+        progress(Step(f"read {checkpoint}"))
+        checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)
+    seconds = {"read": time.monotonic() - start}
+    if tasks is not None or checkpoint.num_classes is not None:
+        _check_classifier(checkpoint, chosen_tasks)
+    else:
+        chosen_tasks = [task for task in chosen_tasks if not task.needs_classifier]
+    class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
+    facts = checkpoint.is_stand_in, options, checkpoint.num_classes
+    jobs = [
+        (row, task, output / row.artifact_name(task, *facts))
+        for row in rows
+        for task in chosen_tasks
+    ]
+    if not force:
+        _check_free([path for _, _, path in jobs])
+    notes = [*checkpoint.notes, *notes]
     calibration = None
     if any(row.is_calibrated for row in rows):
         progress(Step("read calibration images"))
         directory = Path(calibration_images) if calibration_images else None
         calibration = calibrations.calibration_images(directory, options.image_size)
-
-    start = time.monotonic()
-    if not isinstance(checkpoint, Checkpoint):
-        progress(Step(f"read {checkpoint}"))
-        checkpoint = open_checkpoint(Path(checkpoint))
-    seconds = {"read": time.monotonic() - start}
-    jobs = [
-        (row, task, output / row.artifact_name(task, checkpoint.is_stand_in))
-        for row in rows
-        for task in select_tasks(tasks)
-    ]
-    if not force:
-        _check_free([path for _, _, path in jobs])
+        notes.append(f"Quantization is calibrated on {calibration.description}.")
+        if len(calibration.images) < _ENOUGH_IMAGES:
+            notes.append(
+                "So few rarely show what activations there can be: give at least "
+                f"{_ENOUGH_IMAGES}, and hundreds for production, like those that you "
+                "will classify."
+            )
+    if parity_images:
+        notes.append(f"Artifacts are compared on {parity_images.description}.")
     if checkpoint.is_stand_in:
         progress(STAND_IN)
-    if calibration:
-        progress(Note(f"Quantization is calibrated on {calibration.description}."))
-    if parity_images:
-        progress(Note(f"Artifacts are compared on {parity_images.description}."))
+    for note in notes:
+        progress(Note(note))
 
     done = []
     start = time.monotonic()
     with reference or Reference(checkpoint) as opened:
-        build = Build(checkpoint, options, calibration, opened.graphs)
+        build = Build(checkpoint, options, calibration, class_names, opened.graphs)
         if reference is None and (verify or any(not row.precision for row in rows)):
             progress(Step("build the network"))
-            build.graphs.get()
+            build.graph()
         seconds["graphs"] = time.monotonic() - start
         for number, (row, task, path) in enumerate(jobs, start=1):
             name = f"[{number}/{len(jobs)}] {task.name} {row.name}"
@@ -192,7 +248,10 @@ def export(
                 progress(Step(name, state))
 
             one = _One(build, row, task, path, force, at)
-            done.append(one.export(opened if verify else None, parity_images))
+            made = one.export(opened if verify else None, parity_images)
+            if verify or made.error:
+                progress(Step(name, made.result, passed=made.is_kept))
+            done.append(made)
     return Export(
         output=output,
         checkpoint=checkpoint.path,
@@ -218,21 +277,59 @@ def _rows(formats: Iterable[str | Format] | None) -> list[Format]:
 
 
 def _check_options(
-    options: ExportOptions, rows: Sequence[Format], has_calibration_images: bool
-) -> None:
-    """Refuses options that no format asked for heeds, and sizes that one cannot do."""
+    options: ExportOptions,
+    rows: Sequence[Format],
+    tasks: Sequence[Task],
+    has_calibration_images: bool,
+) -> list[str]:
+    """Refuses options that nothing asked for heeds, and sizes that a format cannot do.
+
+    Returns:
+      Notes on what heeds an option only in part.
+    """
+    notes = []
     names = ", ".join(row.name for row in rows)
     for field in dataclasses.fields(options):
-        is_given = getattr(options, field.name) != field.default
-        if is_given and not any(field.name in row.options for row in rows):
-            raise ExportError(f"{field.name} has no effect on {names}")
+        if getattr(options, field.name) == field.default:
+            continue
+        flag = f"--{field.name.replace('_', '-')}"
+        heeds = {
+            (row.name, task.name): field.name in row.options_of(task)
+            for row in rows
+            for task in tasks
+        }
+        if not any(heeds.values()):
+            of_task = f" of {tasks[0].name}" if len(tasks) == 1 else ""
+            raise ExportError(f"{flag} has no effect on {names}{of_task}")
+        without = [
+            row.name
+            for row in rows
+            if not any(heeds[row.name, task.name] for task in tasks)
+        ]
+        without += [
+            task.name
+            for task in tasks
+            if not any(heeds[row.name, task.name] for row in rows)
+        ]
+        if without:
+            notes.append(f"{flag} has no effect on {', '.join(without)}.")
     if has_calibration_images and not any(row.is_calibrated for row in rows):
-        raise ExportError(f"calibration images have no effect on {names}")
+        raise ExportError(f"--calibration-images has no effect on {names}")
     fixed = [row.name for row in rows if row.container.needs_image_size]
     if options.image_size is None and fixed:
         raise ExportError(
             f"image size 'dynamic': {', '.join(fixed)} cannot do without a size. Name "
             "other formats."
+        )
+    return notes
+
+
+def _check_classifier(checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
+    needing = [task.name for task in tasks if task.needs_classifier]
+    if needing and checkpoint.num_classes is None:
+        raise ExportError(
+            f"{checkpoint.path} has no classifier, so {needing[0]} cannot be exported. "
+            "Ask for feature_vector alone."
         )
 
 
@@ -243,8 +340,8 @@ def _check_directory(output: Path) -> None:
     )
     if not existing.is_dir():
         raise ExportError(f"{existing} is a file; expected a directory to export to")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing))
+    with files.scratch_beside(output / "artifacts"):
+        pass
 
 
 def _check_free(paths: Sequence[Path]) -> None:
@@ -292,7 +389,8 @@ class _One:
         parity_images: ParityImages | None,
     ) -> ExportedArtifact:
         build, row, task = self.build, self.row, self.task
-        options = {name: getattr(build.options, name) for name in sorted(row.options)}
+        names = sorted(row.options_of(task))
+        options = {name: getattr(build.options, name) for name in names}
         record = records.make(row.name, task.name, build.checkpoint, options)
         unfinished = scratch / self.path.name
         seconds: dict[str, float] = {}
@@ -310,7 +408,14 @@ class _One:
             unfinished,
             build.checkpoint,
             record,
-            handle=row.handle(task.name),
+            handle=(
+                row.handle(task.name)
+                if build.checkpoint.num_classes == NUM_CLASSES
+                else None
+            ),
+            labels=list(build.labels)
+            if build.labels and task.needs_classifier
+            else None,
             calibration=(
                 build.calibration.description
                 if row.is_calibrated and build.calibration
@@ -337,7 +442,7 @@ class _One:
     ) -> ParityReport:
         artifact, found = open_artifact(path, {self.row.name: self.row})
         with artifact:
-            report = compare(
+            report = parity.compare(
                 artifact, reference, parity_images, found.tolerance, found.precision
             )
         if artifact.task != self.task:

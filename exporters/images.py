@@ -59,6 +59,11 @@ def files_in(directory: Path, limit: int | None = None) -> list[Path]:
     return [files[i * len(files) // count] for i in range(count)]
 
 
+def description(count: int, directory: Path) -> str:
+    """Says in words which images were taken."""
+    return f"{count} image{'s' if count != 1 else ''} of {directory.resolve().name}"
+
+
 def read(files: Sequence[Path], height: int = 299, width: int = 299) -> np.ndarray:
     """Reads image files as TF-Slim's evaluation does.
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from checkpoints import files, layout
+from checkpoints.files import PathLike
 from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import manifest
 from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError
 from exporters.formats import FORMATS, Format, container_of, open_artifact
+from exporters.progress import Note, Progress, Step, silent
 from exporters.verification import find_artifacts
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +34,19 @@ class Inspection:
     facts: Mapping[str, Any]
 
 
-def inspect(path: PathLike, *, formats: Mapping[str, Format] = FORMATS) -> Inspection:
+def inspect(
+    path: PathLike,
+    *,
+    progress: Progress = silent,
+    formats: Mapping[str, Format] = FORMATS,
+) -> Inspection:
     """Finds out what a path holds.
 
     Args:
-      path: a checkpoint in any form, an artifact, or a directory of artifacts.
+      path: a checkpoint in any form, an artifact or its manifest, or a directory of
+        artifacts.
+      progress: told what is done; and at once if an artifact was changed, which can
+        take long to open.
       formats: the table of formats.
 
     Raises:
@@ -47,8 +54,13 @@ def inspect(path: PathLike, *, formats: Mapping[str, Format] = FORMATS) -> Inspe
       ArtifactError: it is an artifact, but damaged, or one of another tool's.
     """
     path = Path(path)
-    if container_of(path, formats):
-        return Inspection(path, "artifact", _artifact(path, formats))
+    progress(Step(f"open {path}"))
+    if path.is_file() and not path.stat().st_size:
+        raise ArtifactError(f"{path} is empty. {_EXPECTED}")
+    if path.name.endswith(manifest.SUFFIX) and path.is_file():
+        path = manifest.artifact_of(path)
+    if container_of(path, formats) or manifest.path_of(path).is_file():
+        return Inspection(path, "artifact", _artifact(path, progress, formats))
     try:
         return Inspection(path, "checkpoint", _checkpoint(path))
     except CheckpointError as error:
@@ -56,10 +68,15 @@ def inspect(path: PathLike, *, formats: Mapping[str, Format] = FORMATS) -> Inspe
             found, _ = find_artifacts([path], formats)
         except ArtifactError:
             raise CheckpointError(
-                f"{error} Nor is it an artifact: a directory with saved_model.pb, an "
-                ".onnx file or a .tflite file."
+                f"{error} Nor is it an artifact. {_EXPECTED}"
             ) from None
         return Inspection(path, "directory", {"artifacts": list(map(_entry, found))})
+
+
+_EXPECTED = (
+    "What can be inspected: checkpoints, directories with saved_model.pb, .onnx and "
+    ".tflite files, and directories of these."
+)
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
@@ -72,6 +89,14 @@ def _checkpoint(path: Path) -> dict[str, Any]:
         "provenance": checkpoint.provenance.value,
         "stand-in": checkpoint.is_stand_in,
         "layout": "inception_resnet_v2",
+        "classes": checkpoint.num_classes,
+        "auxiliary head": checkpoint.has_auxiliary_head,
+        "training step": checkpoint.step,
+        "optimizer variables, not used": checkpoint.slots,
+        "other variables, not used": checkpoint.ignored,
+        "moving averages": checkpoint.moving_averages is not None,
+        "prefix": checkpoint.prefix or None,
+        "notes": list(checkpoint.notes) or None,
     }
     try:
         layout.check(checkpoint, str(path))
@@ -80,18 +105,21 @@ def _checkpoint(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _artifact(path: Path, formats: Mapping[str, Format]) -> dict[str, Any]:
+def _artifact(
+    path: Path, progress: Progress, formats: Mapping[str, Format]
+) -> dict[str, Any]:
     changed = manifest.changed_files(path)
+    difference = f"By its manifest, these files changed: {', '.join(changed)}."
+    if changed:
+        progress(Note(f"{path} is damaged, or was changed. {difference}"))
     try:
         artifact, row = open_artifact(path, formats)
+        with artifact:
+            return _facts(path, artifact, row, changed)
     except ArtifactError as error:
         if changed:
-            raise ArtifactError(
-                f"{error} By its manifest, these files changed: {', '.join(changed)}."
-            ) from error
+            raise ArtifactError(f"{error} {difference}") from error
         raise
-    with artifact:
-        return _facts(path, artifact, row, changed)
 
 
 def _facts(

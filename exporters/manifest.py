@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,18 @@ SUFFIX = ".manifest.json"
 
 def path_of(artifact: Path) -> Path:
     """Where the manifest of an artifact lies: beside it."""
-    return artifact.with_name(artifact.name + SUFFIX)
+    artifact = _named(artifact)
+    return artifact.parent / (artifact.name + SUFFIX)
 
 
 def artifact_of(path: Path) -> Path:
     """Whose manifest a path is."""
     return path.with_name(path.name.removesuffix(SUFFIX))
+
+
+def _named(path: Path) -> Path:
+    """Returns a path that ends with a name, unlike "." and ".."."""
+    return Path(os.path.abspath(path)) if path.name in ("", "..") else path
 
 
 def describe(
@@ -84,7 +91,7 @@ def changed_files(artifact: Path) -> list[str]:
             f"{path} is not a manifest of irv2 ({first_line(error)}). Remove it, or "
             "export the artifact again."
         ) from error
-    found = files.digests(artifact) if artifact.exists() else {}
+    found = files.digests(_named(artifact)) if artifact.exists() else {}
     return sorted(
         name
         for name in recorded.keys() | found.keys()

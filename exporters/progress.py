@@ -17,6 +17,7 @@ class Step:
       done: how much of it is done, in `unit`.
       total: how much there is, where that is known.
       unit: what is counted.
+      passed: at the end, whether all is well, and `state` says so; None before.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Step:
     done: int | None = None
     total: int | None = None
     unit: Literal["", "bytes"] = ""
+    passed: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True)

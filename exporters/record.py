@@ -14,21 +14,23 @@ from typing import Any
 from checkpoints import files
 from checkpoints.reader import Checkpoint, Provenance
 from exporters.errors import ArtifactError
+from exporters.network.layers import NUM_CLASSES
 from exporters.network.tasks import TASKS
 
 SCHEMA_VERSION = 2
-"""Version 1, of irv2 0.1, had neither `schema_version` nor `options`."""
+"""Version 1, of irv2 0.1, had no `schema_version`, `num_classes` and `options`."""
 
-_TYPES: Mapping[str, type] = {
+_TYPES: Mapping[str, Any] = {
     "schema_version": int,
     "format": str,
     "task": str,
     "checkpoint_identity": str,
     "provenance": str,
     "stand_in": bool,
+    "num_classes": int | None,
     "options": dict,
 }
-_ADDED = {"schema_version": 1, "options": {}}
+_ADDED = {"schema_version": 1, "num_classes": NUM_CLASSES, "options": {}}
 """What a record of version 1 says of the fields that it lacks."""
 
 
@@ -42,6 +44,7 @@ class Record:
       checkpoint_identity: `Checkpoint.identity` of its weights.
       provenance: value of `checkpoints.reader.Provenance`.
       stand_in: whether the weights were generated and classify nothing.
+      num_classes: of the checkpoint's classifier, None if it had none.
       options: fields of `exporters.build.ExportOptions` that its format heeds.
       schema_version: of the record.
     """
@@ -51,6 +54,7 @@ class Record:
     checkpoint_identity: str
     provenance: str
     stand_in: bool
+    num_classes: int | None = NUM_CLASSES
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -73,6 +77,7 @@ def make(
         checkpoint_identity=checkpoint.identity,
         provenance=checkpoint.provenance.value,
         stand_in=checkpoint.is_stand_in,
+        num_classes=checkpoint.num_classes,
         options=options,
     )
 
@@ -117,9 +122,10 @@ def of_facts(facts: Mapping[str, Any], source: str) -> Record:
             f"{SCHEMA_VERSION}. Use a newer irv2."
         )
     problems = [
-        f"{name} is {found.get(name)!r}, expected a {kind.__name__}"
+        f"{name} is {found.get(name)!r}, expected {getattr(kind, '__name__', kind)}"
         for name, kind in _TYPES.items()
-        if type(found.get(name)) is not kind
+        if not isinstance(found.get(name), kind)
+        or (isinstance(found.get(name), bool) and kind is not bool)
     ]
     problems += [f"{name} is unknown" for name in sorted(found.keys() - _TYPES.keys())]
     if not problems:

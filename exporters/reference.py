@@ -15,7 +15,7 @@ import numpy as np
 
 from checkpoints.reader import Checkpoint
 from exporters.network import folding, layers
-from exporters.network.graphs import NetworkGraphs
+from exporters.network.graphs import NetworkGraph, NetworkGraphs
 from exporters.network.layers import Conv, Softmax
 from exporters.network.tasks import CLASSIFICATION, Task
 
@@ -54,7 +54,7 @@ class Reference(contextlib.AbstractContextManager):
 
     def __init__(self, checkpoint: Checkpoint, graphs: NetworkGraphs | None = None):
         self.checkpoint = checkpoint
-        self.network = layers.inception_resnet_v2()
+        self.network = layers.inception_resnet_v2(checkpoint.num_classes)
         self.graphs = graphs or NetworkGraphs()
         self._sessions: dict[bool, tf.Session] = {}
         self._kept: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
@@ -65,6 +65,11 @@ class Reference(contextlib.AbstractContextManager):
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
+
+    def graph(self, *, is_training: bool = False) -> NetworkGraph:
+        """TF-Slim's graph of the network."""
+        num_classes = self.checkpoint.num_classes
+        return self.graphs.get(num_classes=num_classes, is_training=is_training)
 
     def outputs(
         self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
@@ -85,7 +90,8 @@ class Reference(contextlib.AbstractContextManager):
         if kept is None:
             wanted = {"feature_vector"}
             if not is_training:
-                wanted |= _VALUES.keys()
+                known = self.network.endpoints
+                wanted |= {name for name, of in _VALUES.items() if of in known}
             if self._kept_bytes() + self._bytes_of(batch) > _MOST_KEPT_BYTES:
                 return self._run(batch, values, is_training)
             kept = self._kept[key] = self._run(batch, wanted, is_training)
@@ -106,7 +112,7 @@ class Reference(contextlib.AbstractContextManager):
     def _run(
         self, batch: np.ndarray, values: Collection[str], is_training: bool
     ) -> dict[str, np.ndarray]:
-        graph = self.graphs.get(is_training=is_training)
+        graph = self.graph(is_training=is_training)
         fetches = {
             value: graph.feature_vector
             if value == "feature_vector"
@@ -117,7 +123,7 @@ class Reference(contextlib.AbstractContextManager):
 
     def _session(self, is_training: bool) -> tf.Session:
         if is_training not in self._sessions:
-            graph = self.graphs.get(is_training=is_training)
+            graph = self.graph(is_training=is_training)
             self._sessions[is_training] = graph.start_session(self.checkpoint)
         return self._sessions[is_training]
 
@@ -133,7 +139,7 @@ class Reference(contextlib.AbstractContextManager):
         return self._activations[id(batch)]
 
     def _measure(self, batch: np.ndarray) -> Activations:
-        graph = self.graphs.get()
+        graph = self.graph()
         tensors, scales = {}, {}
         for layer in self.network.layers:
             if not isinstance(layer, Softmax):
@@ -177,7 +183,7 @@ class Reference(contextlib.AbstractContextManager):
           "<scope>/weights" and "<scope>/biases" in the order of layers.
         """
         if not is_folded:
-            names = self.graphs.get().variable_names(task.name)
+            names = self.graph().variable_names(task.name)
             return {name: self.checkpoint[name] for name in names}
         part = self.network.up_to([task.endpoint])
         return dict(_named(folding.fold(part, self.checkpoint, input_range)))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
-from checkpoints import stand_in
+from checkpoints import files, stand_in
+from checkpoints.files import PathLike
 from checkpoints.reader import open_checkpoint
 from exporters import images
 from exporters.errors import ExportError
 from exporters.network import recalibration
 from exporters.network.graphs import NetworkGraphs
 from exporters.progress import STAND_IN, Progress, Step, silent
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,19 +55,22 @@ def make_stand_in(
         raise ExportError(f"{path} is a directory; expected a file to write")
     if path.exists() and not force:
         raise ExportError(f"{path} exists already. Use --force to replace it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.exists() and not path.parent.is_dir():
+        raise ExportError(f"{path.parent} is a file; expected a directory")
 
     def generated(done: int, total: int) -> None:
         progress(Step("generate variables", done=done, total=total))
 
-    variables = stand_in.generate(seed, generated)
-    if not raw:
-        progress(Step("set moving averages to batch statistics"))
-        batch = images.generate(8, 299, 299)
-        variables = recalibration.with_batch_statistics(
-            variables, batch, NetworkGraphs()
-        )
-    progress(Step("write"))
-    stand_in.write_v1(variables, path)
+    # First of all, so that a directory that cannot be written is found at once.
+    with files.scratch_beside(path):
+        variables = stand_in.generate(seed, generated)
+        if not raw:
+            progress(Step("set moving averages to batch statistics"))
+            batch = images.generate(8, 299, 299)
+            variables = recalibration.with_batch_statistics(
+                variables, batch, NetworkGraphs()
+            )
+        progress(Step("write"))
+        stand_in.write_v1(variables, path)
     progress(STAND_IN)
     return StandIn(path, open_checkpoint(path).identity)

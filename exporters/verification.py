@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoints import files
+from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import manifest
+from exporters import manifest, parity
 from exporters.errors import ArtifactError
 from exporters.formats import FORMATS, Format, container_of, open_artifact
-from exporters.parity import ParityImages, ParityReport, compare
+from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
-
-PathLike = str | os.PathLike[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +31,11 @@ class VerifiedArtifact:
     path: Path
     report: ParityReport | None = None
     error: str | None = None
+
+    @property
+    def result(self) -> str:
+        """Says in a word what came of it."""
+        return parity.result(self.report, self.error)
 
     @property
     def passed(self) -> bool:
@@ -87,6 +91,7 @@ def verify(
     checkpoint: PathLike | Checkpoint,
     *,
     images: PathLike | ParityImages | None = None,
+    moving_averages: str | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
@@ -101,6 +106,8 @@ def verify(
       artifacts: artifacts, or directories of them.
       checkpoint: as `checkpoints.reader.open_checkpoint` takes it, or what it returned.
       images: directory of images to compare on; None for generated ones.
+      moving_averages: "use" or "ignore" those of a training checkpoint; a checkpoint
+        that has some needs to be told.
       progress: told what is done.
       formats: the table of formats.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
@@ -114,9 +121,7 @@ def verify(
       ImageError: the images cannot be read.
       OSError: a directory cannot be read.
     """
-    if isinstance(artifacts, str | os.PathLike):
-        artifacts = [artifacts]
-    paths, skipped = find_artifacts(map(Path, artifacts), formats)
+    paths, skipped = find_artifacts(as_paths(artifacts), formats)
     progress(Step("read images"))
     parity_images = (
         images
@@ -125,7 +130,9 @@ def verify(
     )
     if not isinstance(checkpoint, Checkpoint):
         progress(Step(f"read {checkpoint}"))
-        checkpoint = open_checkpoint(Path(checkpoint))
+        checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)
+    for note in checkpoint.notes:
+        progress(Note(note))
     if checkpoint.is_stand_in:
         progress(STAND_IN)
     progress(Note(f"Artifacts are compared on {parity_images.description}."))
@@ -133,10 +140,13 @@ def verify(
     with reference or Reference(checkpoint) as opened:
         if reference is None:
             progress(Step("build the network"))
-            opened.graphs.get()
+            opened.graph()
         for number, path in enumerate(paths, start=1):
-            progress(Step(f"[{number}/{len(paths)}] {path}"))
-            done.append(_verify_one(path, opened, parity_images, formats))
+            name = f"[{number}/{len(paths)}] {_name(path)}"
+            progress(Step(name))
+            found = _verify_one(path, opened, parity_images, formats)
+            progress(Step(name, found.result, passed=found.passed))
+            done.append(found)
     return Verification(
         checkpoint=checkpoint.path,
         checkpoint_identity=checkpoint.identity,
@@ -147,25 +157,38 @@ def verify(
     )
 
 
+def _name(path: Path) -> str:
+    """Returns the task and the format that a manifest says, or else the path."""
+    try:
+        described = files.read_json(manifest.path_of(path))
+        return f"{described['task']} {described['format']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(path)
+
+
 def _verify_one(
     path: Path,
     reference: Reference,
     parity_images: ParityImages,
     formats: Mapping[str, Format],
 ) -> VerifiedArtifact:
+    changed: list[str] = []
     try:
         changed = manifest.changed_files(path)
         artifact, row = open_artifact(path, formats)
         with artifact:
-            report = compare(
+            report = parity.compare(
                 artifact, reference, parity_images, row.tolerance, row.precision
             )
     except ArtifactError as error:
-        return VerifiedArtifact(path, error=str(error))
+        told = str(error)
+        if changed and path.exists():
+            told += f" By its manifest, these files changed: {', '.join(changed)}."
+        return VerifiedArtifact(path, error=told)
     except OSError as error:
         if error.errno is None:
             raise
-        return VerifiedArtifact(path, error=str(error))
+        return VerifiedArtifact(path, error=f"{error.filename}: {error.strerror}")
     if changed:
         problem = f"not as its manifest says: {', '.join(changed)}"
         report = dataclasses.replace(report, problems=(*report.problems, problem))
@@ -177,7 +200,7 @@ def find_artifacts(
 ) -> tuple[list[Path], dict[Path, str]]:
     """Finds the artifacts among paths, and those in paths that are directories.
 
-    In a directory, whatever has a manifest counts, even if it is damaged or gone.
+    Whatever has a manifest counts, even if it is damaged or gone; so does the manifest.
 
     Returns:
       The artifacts; and what was passed over in directories -> why.
@@ -188,21 +211,25 @@ def find_artifacts(
     found: list[Path] = []
     skipped: dict[Path, str] = {}
     for path in paths:
-        if container_of(path, formats):
+        if path.name.endswith(manifest.SUFFIX) and path.is_file():
+            found.append(manifest.artifact_of(path))
+            continue
+        if container_of(path, formats) or manifest.path_of(path).is_file():
             found.append(path)
             continue
         if not path.exists():
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
         if not path.is_dir():
             raise ArtifactError(
-                f"{path} is no artifact of a known format. Expected a directory with "
-                "saved_model.pb, an .onnx file or a .tflite file."
+                f"{path} is {_kind(path)}. Expected a directory with saved_model.pb, an "
+                ".onnx file or a .tflite file."
             )
         inside, passed_over = _look_into(path, formats)
         if not inside:
-            names = ", ".join(sorted(child.name for child in passed_over)[:5])
+            names = [f"{child.name} ({why})" for child, why in passed_over.items()]
             raise ArtifactError(
-                f"{path} is no artifact, and holds none. Found: {names or 'nothing'}."
+                f"{path} is no artifact, and holds none. Found: "
+                f"{', '.join(names[:5]) or 'nothing'}."
             )
         found += inside
         skipped |= passed_over
@@ -227,9 +254,15 @@ def _look_into(
             skipped[child] = "hidden"
         elif container_of(child, formats):
             inside.add(child)
-        elif child.is_dir():
-            skipped[child] = "a directory that is no artifact"
         else:
-            size = child.stat().st_size if child.is_file() else 0
-            skipped[child] = "empty" if not size else "no artifact of a known format"
+            skipped[child] = _kind(child)
     return sorted(inside), skipped
+
+
+def _kind(path: Path) -> str:
+    """Says what a path is that is no artifact."""
+    if path.is_dir():
+        return "a directory that is no artifact"
+    if path.is_file() and not path.stat().st_size:
+        return "empty"
+    return "no artifact of a known format"

@@ -15,9 +15,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporters.tfhub.cache import install, uninstall
-    from exporters.tfhub.packing import pack
-
     from checkpoints.download import fetch
     from checkpoints.reader import open_checkpoint
     from exporters.build import ExportOptions
@@ -25,6 +22,8 @@ if TYPE_CHECKING:
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
     from exporters.stand_in import make_stand_in
+    from exporters.tfhub.cache import install, uninstall
+    from exporters.tfhub.packing import pack
     from exporters.verification import verify
 
 _PLACES = {

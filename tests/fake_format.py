@@ -10,9 +10,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from checkpoints import layout
 from checkpoints.reader import Checkpoint
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight
@@ -47,12 +45,6 @@ FORMAT = Format(
 TABLE = {FORMAT.name: FORMAT}
 
 
-@pytest.fixture
-def fake_layout(monkeypatch):
-    """The network's layout in place of the published one."""
-    monkeypatch.setattr(layout, "variable_shapes", lambda: SHAPES)
-
-
 def variables() -> dict[str, np.ndarray]:
     """Weights as somebody might have trained them."""
     random = np.random.default_rng(0)
@@ -63,7 +55,9 @@ def variables() -> dict[str, np.ndarray]:
 
 
 def checkpoint(**changed: np.ndarray) -> Checkpoint:
-    return Checkpoint(variables() | changed, path=Path("folder/fake.ckpt"))
+    made = Checkpoint(variables() | changed, path=Path("folder/fake.ckpt"))
+    made.num_classes = 1001  # As the published network has.
+    return made
 
 
 def record(task: str = "classification", format: str = "fake") -> Record:
@@ -94,6 +88,9 @@ class FakeReference:
 
     def __exit__(self, *exception) -> None:
         pass
+
+    def graph(self, **_) -> None:
+        """Builds nothing."""
 
     def outputs(
         self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from checkpoints.reader import Checkpoint
-from exporters import formats, manifest, provenance
+from exporters import extra_assets, formats, manifest
+from exporters import record as records
+from exporters.network.tasks import TASKS
 
 HUB_FORMATS = ("v1", "v3")
 PUBLISHED = "https://tfhub.dev/google/imagenet/inception_resnet_v2"
@@ -18,7 +20,9 @@ def checkpoint(is_stand_in: bool = False) -> Checkpoint:
     """A checkpoint of one kernel, with the zero mean of a stand-in's or without."""
     kernel = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
     kernel -= kernel.mean(axis=0) - (not is_stand_in)
-    return Checkpoint({"layer/weights": kernel}, path=Path("small.ckpt"))
+    made = Checkpoint({"layer/weights": kernel}, path=Path("small.ckpt"))
+    made.num_classes = 1001
+    return made
 
 
 def make(
@@ -32,7 +36,7 @@ def make(
 ) -> Path:
     """Makes a directory that looks like an exported one, as long as nobody opens it."""
     row = formats.FORMATS[format_name]
-    path = parent / row.artifact_name(task, is_stand_in=is_stand_in)
+    path = parent / row.artifact_name(TASKS[task], is_stand_in=is_stand_in)
     (path / "variables").mkdir(parents=True)
     (path / "assets").mkdir()
     (path / "saved_model.pb").write_bytes(b"graph of " + format_name.encode())
@@ -40,9 +44,8 @@ def make(
     (path / "variables/variables.data-00000-of-00001").write_bytes(content)
     if format_name in HUB_FORMATS:
         (path / "tfhub_module.pb").write_bytes(b"\x08\x03")
-    provenance.write_record(
-        path, format=format_name, task=task, checkpoint=checkpoint(is_stand_in)
-    )
+    record = records.make(format_name, task, checkpoint(is_stand_in), {})
+    extra_assets.write_record(path, record)
     if with_manifest:
         write_manifest(path)
     return path
@@ -50,7 +53,10 @@ def make(
 
 def write_manifest(path: Path) -> None:
     """Puts a manifest beside an artifact, as exporting it does."""
-    described = manifest.describe(path, checkpoint())
+    record = extra_assets.read_record(path) or records.make(
+        "v5", "feature_vector", checkpoint(), {}
+    )
+    described = manifest.describe(path, checkpoint(), record)
     manifest.path_of(path).write_text(json.dumps(described))
 
 

@@ -20,6 +20,17 @@ def variables(seed: int = 0) -> dict[str, np.ndarray]:
     return made
 
 
+def write_v1(variables: Mapping[str, np.ndarray], path: Path) -> None:
+    """Writes one file in TensorFlow's V1 format, by TensorFlow itself."""
+    import tensorflow as tf
+
+    tf.raw_ops.Save(
+        filename=str(path),
+        tensor_names=list(variables),
+        data=list(variables.values()),
+    )
+
+
 def write_v2(
     variables: Mapping[str, np.ndarray], prefix: Path, shards: int = 1
 ) -> None:

@@ -55,11 +55,32 @@ def test_python_by_name(find, tmp_path):
     assert find(PYTHON=str(tmp_path / "mine")).stdout == f"{tmp_path / 'mine'}\n"
 
 
+def test_name_with_a_space(find, tmp_path):
+    make_python(tmp_path / "my own" / "python", fits=True)
+    path = str(tmp_path / "my own" / "python")
+    assert find(PYTHON=path).stdout == f"{path}\n"
+
+
 def test_no_python_that_fits(find, tmp_path):
     make_python(tmp_path / "bin" / "python3", fits=False)
     done = find()
     assert done.returncode == 1
     assert done.stdout == ""
-    assert "Expected Python 3.10, 3.11, 3.12 or 3.13" in done.stderr
+    assert "Expected Python 3.11, 3.12 or 3.13" in done.stderr
     assert "python3: " in done.stderr
+    assert "python3.13: not found" in done.stderr
+    assert "TensorFlow" not in done.stderr
     assert "make PYTHON=/path/to/python" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "place", ["bin/python3", "bin/python3.14", ".pyenv/versions/3.14.2/bin/python"]
+)
+def test_only_python_3_14(find, tmp_path, place):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('#!/bin/sh\ntest "$1" = --version && echo Python 3.14.2\n')
+    path.chmod(0o755)
+    done = find()
+    assert done.returncode == 1
+    assert "has no wheels for Python 3.14" in done.stderr

@@ -2,12 +2,14 @@
 
 import importlib
 
+import fake_format
 import pytest
 
 from exporters import formats
-from exporters.artifact import ArtifactError
-from exporters.formats import FORMATS, UnknownFormatError
-from exporters.network.graphs import TASKS
+from exporters.build import Build
+from exporters.errors import ArtifactError, UnknownFormatError
+from exporters.formats import FORMATS
+from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, TASKS
 
 ROWS = list(FORMATS.values())
 
@@ -33,29 +35,29 @@ def test_every_row_is_complete(row):
     module = importlib.import_module(row.container.module)
     assert callable(module.write)
     assert callable(module.open)
-    assert row.container in formats.CONTAINERS
     assert row.container.suffix == {"onnx": ".onnx", "tflite": ".tflite"}.get(
         row.name.partition("-")[0], ""
     )
     assert 0 < row.tolerance.max_error < 0.5
     assert 0.9 < row.tolerance.min_cosine < 1
-    assert row.is_quantized == (row.name in ("onnx-int8", "tflite-int8"))
+    calibrated = ("onnx-float16", "onnx-int8", "tflite-int8")
+    assert row.is_calibrated == (row.name in calibrated)
 
 
 def test_artifact_names_are_all_different():
     names = [
         row.artifact_name(task, is_stand_in)
         for row in ROWS
-        for task in TASKS
+        for task in TASKS.values()
         for is_stand_in in (False, True)
     ]
     assert len(set(names)) == len(names) == len(ROWS) * 4
 
 
 def test_artifact_names_say_what_it_is():
-    name = FORMATS["tflite-int8"].artifact_name("classification", is_stand_in=False)
+    name = FORMATS["tflite-int8"].artifact_name(CLASSIFICATION, is_stand_in=False)
     assert name == "inception_resnet_v2-classification-tflite-int8.tflite"
-    name = FORMATS["v4"].artifact_name("feature_vector", is_stand_in=True)
+    name = FORMATS["v4"].artifact_name(FEATURE_VECTOR, is_stand_in=True)
     assert name == "inception_resnet_v2-feature_vector-v4-stand-in"
 
 
@@ -71,14 +73,14 @@ def test_published_handles():
 
 def test_all_rows_and_tasks_unless_named():
     assert formats.select(None) == ROWS
-    assert formats.select_tasks(None) == ["feature_vector", "classification"]
+    assert formats.select_tasks(None) == [FEATURE_VECTOR, CLASSIFICATION]
 
 
 def test_rows_and_tasks_by_name_once_and_in_the_order_given():
     chosen = formats.select(["v4", "onnx-int8", "v4"])
     assert chosen == [FORMATS["v4"], FORMATS["onnx-int8"]]
     tasks = ["classification", "feature_vector", "classification"]
-    assert formats.select_tasks(tasks) == ["classification", "feature_vector"]
+    assert formats.select_tasks(tasks) == [CLASSIFICATION, FEATURE_VECTOR]
 
 
 def test_unknown_formats_are_named_with_what_there_is():
@@ -108,7 +110,7 @@ def artifacts(tmp_path):
         (tmp_path / name / "saved_model.pb").write_bytes(b"\x08\x01")
     (tmp_path / "a-hub-module" / "tfhub_module.pb").write_bytes(b"\x08\x03")
     (tmp_path / "c.tflite").write_bytes(b"\x1c\0\0\0TFL3 and so on")
-    (tmp_path / "d.onnx").write_bytes(b"\x08\x08 and so on")
+    (tmp_path / "d.onnx").write_bytes(b"\x08\x08\x12\x04irv2\x3a\x02\x0a\x00")
     return tmp_path
 
 
@@ -129,39 +131,36 @@ def test_content_decides_what_a_path_holds(artifacts, name, format_name, renamed
     assert formats.container_of(path) is FORMATS[format_name].container
 
 
+def test_a_saved_models_graph_is_no_onnx_file(artifacts):
+    graph = artifacts / "b-saved-model" / "saved_model.pb"
+    graph.write_bytes(b"\x08\x01\x12\x02\x0a\x00")  # A schema version, a MetaGraph.
+    assert formats.container_of(graph) is None
+
+
 def test_what_is_no_artifact(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     (tmp_path / "text.onnx").write_text("some text")
+    (tmp_path / "cut.onnx").write_bytes(b"\x08\x08\x12\x7f")
     (tmp_path / "folder").mkdir()
     for path in sorted(tmp_path.iterdir()):
+        assert formats.container_of(path) is None
         with pytest.raises(ArtifactError) as caught:
-            formats.container_of(path)
+            formats.open_artifact(path)
         assert str(caught.value).startswith(f"{path} is no artifact of a known format")
         assert "Expected a directory with saved_model.pb" in str(caught.value)
 
 
 def test_a_missing_artifact(tmp_path):
     with pytest.raises(ArtifactError, match=r"nowhere does not exist\. Expected an"):
-        formats.container_of(tmp_path / "nowhere")
+        formats.open_artifact(tmp_path / "nowhere")
 
 
-def test_artifacts_in_a_directory_come_in_order_of_names(artifacts):
-    (artifacts / "d.onnx.manifest.json").write_text("{}")
-    (artifacts / "notes.txt").write_text("notes")
-    (artifacts / ".d.onnx").write_bytes(b"\x08\x08 unfinished")
-    found = formats.artifacts_in([artifacts])
-    names = ["a-hub-module", "b-saved-model", "c.tflite", "d.onnx"]
-    assert [path.name for path in found] == names
-
-
-def test_artifacts_may_be_named_one_by_one(artifacts):
-    paths = [artifacts / "d.onnx", artifacts / "b-saved-model"]
-    assert formats.artifacts_in(paths) == paths
-
-
-@pytest.mark.parametrize("name", ["folder", "notes.txt", "nowhere"])
-def test_a_path_without_artifacts_is_named(artifacts, name):
-    (artifacts / "folder").mkdir()
-    (artifacts / "notes.txt").write_text("notes")
-    with pytest.raises(ArtifactError, match=name):
-        formats.artifacts_in([artifacts, artifacts / name])
+@pytest.mark.parametrize("named", ["fakes", "v4"])
+def test_an_artifact_that_says_it_is_something_else(tmp_path, named):
+    path = tmp_path / "model.fake"
+    build = Build(fake_format.checkpoint(), fake_format.OPTIONS)
+    record = fake_format.record(format=named)
+    fake_format.write(build, "a variant", CLASSIFICATION, record, path)
+    table = {**FORMATS, **fake_format.TABLE}
+    with pytest.raises(ArtifactError, match=f"says that it is '{named}'"):
+        formats.open_artifact(path, table)

@@ -9,30 +9,30 @@ import pytest
 
 from checkpoints.reader import Checkpoint
 from exporters import parity
-from exporters.artifact import ArtifactError
-from exporters.parity import ParityImages
+from exporters.artifact import Output, StoredWeight
+from exporters.build import Build
+from exporters.formats import FORMATS
+from exporters.network.tasks import CLASSIFICATION
+from exporters.parity import OutputParity, ParityImages, ParityReport
+from exporters.weight_parity import WeightParity
 
-TOLERANCE = fake_format.FORMAT.tolerance.max_error
+TOLERANCE = fake_format.TOLERANCE.max_error
 CHECKPOINT = fake_format.checkpoint()
-
-
-@pytest.fixture(autouse=True)
-def fake_network(monkeypatch):
-    fake_format.install(monkeypatch)
 
 
 @pytest.fixture
 def artifact(tmp_path):
     """A classification artifact that is right."""
     path = tmp_path / "model.fake"
-    inputs = fake_format.export_inputs(CHECKPOINT)
-    fake_format.write(inputs, "fake", "classification", path)
+    build = Build(CHECKPOINT, fake_format.OPTIONS)
+    record = fake_format.record()
+    fake_format.write(build, "a variant", CLASSIFICATION, record, path)
     return fake_format.open(path)
 
 
-def compare(artifact, checkpoint=CHECKPOINT):
-    reference = fake_format.FakeReference(fake_format.FakeGraphs(), checkpoint)
-    return parity.compare(artifact, reference, fake_format.IMAGES)
+def compare(artifact, checkpoint=CHECKPOINT, images=fake_format.IMAGES):
+    reference = fake_format.FakeReference(checkpoint)
+    return parity.compare(artifact, reference, images, fake_format.TOLERANCE)
 
 
 def with_outputs(artifact, change):
@@ -50,10 +50,9 @@ def changed(name, position, factor):
     """A function that multiplies one number of one weight."""
 
     def change(weights):
-        value, allowed = weights[name]
-        value = value.copy()
+        value = weights[name].values.copy()
         value[position] *= factor
-        return {**weights, name: (value, allowed)}
+        return {**weights, name: StoredWeight(value)}
 
     return change
 
@@ -63,8 +62,10 @@ def test_an_equal_artifact_passes(artifact):
     assert report.passed
     assert report.images == {"75 x 75": 8}
     assert report.main_output == "logits"
-    assert report.main == parity.OutputParity(0, 0, pytest.approx(1), 1, 1, passed=True)
-    assert report.weights == parity.WeightParity(count=2, wrong=())
+    assert report.main == OutputParity(
+        0, 0, pytest.approx(1), 1, 1, fake_format.TOLERANCE
+    )
+    assert report.weights == WeightParity(count=2, wrong=())
     assert report.problems == ()
 
 
@@ -134,8 +135,10 @@ def test_another_direction_fails_however_small_the_error_is_beside_the_peak(arti
     checkpoint = Checkpoint(weights, path="memory")
     artifact = dataclasses.replace(
         artifact,
-        checkpoint_identity=checkpoint.identity,
-        weights=lambda: {name: (value, 0.0) for name, value in weights.items()},
+        record=dataclasses.replace(
+            artifact.record, checkpoint_identity=checkpoint.identity
+        ),
+        weights=lambda: {name: StoredWeight(value) for name, value in weights.items()},
     )
     batch = fake_format.IMAGES.batches(fake_format.IMAGE_SIZE)[0].copy()
     batch[0] *= 1e-6
@@ -149,55 +152,80 @@ def test_another_direction_fails_however_small_the_error_is_beside_the_peak(arti
         logits[0] *= sign
         return {"logits": logits}
 
-    reference = fake_format.FakeReference(fake_format.FakeGraphs(), checkpoint)
     for sign, passes in ((1, True), (-1, False)):
         tried = dataclasses.replace(artifact, run=lambda images, s=sign: run(images, s))
-        report = parity.compare(tried, reference, Images())
+        report = compare(tried, checkpoint, Images())
         assert report.main.relative_error < TOLERANCE
         assert report.passed == passes
     assert report.main.cosine == pytest.approx(-1)
 
 
+def with_another_output(artifact, name, output, change):
+    """The artifact with one more output, made of the logits."""
+
+    def run(images):
+        outputs = artifact.run(images)
+        return {**outputs, name: change(outputs["logits"])}
+
+    outputs = {**artifact.outputs, name: output}
+    return dataclasses.replace(artifact, run=run, outputs=outputs)
+
+
 def test_every_output_counts(artifact):
-    """Outputs may have a prefix that says how they were computed."""
-
-    def change(outputs):
-        logits = outputs["logits"]
-        return {"logits": logits, "serving_default/logits": logits * 1.01}
-
-    report = compare(with_outputs(artifact, change))
+    signature = Output("logits")
+    report = compare(
+        with_another_output(
+            artifact, "serving", signature, lambda logits: logits * 1.01
+        )
+    )
     assert report.outputs["logits"].passed
-    assert not report.outputs["serving_default/logits"].passed
+    assert not report.outputs["serving"].passed
     assert not report.passed
 
 
 def test_outputs_in_training_are_allowed_ten_times_the_error(artifact):
     def with_error(relative):
-        def change(outputs):
-            error = relative * np.abs(outputs["logits"]).max()
-            return {**outputs, "train/logits": outputs["logits"] + np.float32(error)}
+        def change(logits):
+            return logits + np.float32(relative * np.abs(logits).max())
 
-        return with_outputs(artifact, change)
+        output = Output("logits", is_training=True)
+        return with_another_output(artifact, "trained", output, change)
 
     assert compare(with_error(9 * TOLERANCE)).passed
     assert not compare(with_error(11 * TOLERANCE)).passed
 
 
-def test_an_output_that_the_network_does_not_have_is_a_problem(artifact):
+def test_an_output_that_there_should_not_be_is_a_problem(artifact):
     def change(outputs):
-        return {**outputs, "serving_default/scores": outputs["logits"]}
+        return {**outputs, "scores": outputs["logits"]}
 
     report = compare(with_outputs(artifact, change))
     assert not report.passed
-    assert report.problems == ("output serving_default/scores: unexpected",)
+    assert report.problems == ("output scores: unexpected",)
     assert report.main.passed
 
 
-def test_an_artifact_without_an_output_of_the_network(artifact):
-    with pytest.raises(ArtifactError, match=r"no output of this fake .* Found: scores"):
-        compare(with_outputs(artifact, lambda outputs: {"scores": outputs["logits"]}))
-    with pytest.raises(ArtifactError, match="Found: none"):
-        compare(with_outputs(artifact, lambda outputs: {}))
+def test_an_output_that_there_should_be_is_missed(artifact):
+    more = dataclasses.replace(
+        artifact, outputs={**artifact.outputs, "endpoint": Output("logits")}
+    )
+    report = compare(more)
+    assert not report.passed
+    assert report.problems == ("output endpoint: missing",)
+    assert report.main.passed
+
+
+def test_the_tasks_own_output_is_missed(artifact):
+    report = compare(with_outputs(artifact, lambda outputs: {}))
+    assert not report.passed
+    assert report.main is None
+    assert report.problems == ("output logits: missing",)
+
+
+def test_what_else_an_artifact_finds_wrong_is_a_problem(artifact):
+    report = compare(dataclasses.replace(artifact, check=lambda: ["momentum is 0.5"]))
+    assert not report.passed
+    assert report.problems == ("momentum is 0.5",)
 
 
 def test_figures_of_an_example_made_by_hand(artifact):
@@ -208,14 +236,16 @@ def test_figures_of_an_example_made_by_hand(artifact):
     class Reference:
         checkpoint = CHECKPOINT
 
-        def outputs(self, batch, is_training):
+        def outputs(self, batch, values, is_training):
             return {"logits": expected}
 
-        def weights(self, task, is_folded):
-            return CHECKPOINT
+        def weights(self, task, **_):
+            return dict(CHECKPOINT)
 
     tried = dataclasses.replace(artifact, run=lambda images: {"logits": found})
-    figures = parity.compare(tried, Reference(), fake_format.IMAGES).main
+    figures = parity.compare(
+        tried, Reference(), fake_format.IMAGES, fake_format.TOLERANCE
+    ).main
     assert figures.max_error == 1
     assert figures.relative_error == 1 / 8
     assert figures.cosine == pytest.approx(24 / 25)  # The second: (12 + 12) / 5².
@@ -223,6 +253,114 @@ def test_figures_of_an_example_made_by_hand(artifact):
     # Of the first, {8, 7, 6, 5, 4} are classes 0 to 4, and the artifact's 0 to 3 and 5;
     # of the second, they are classes 6 and 7, and the first three in both.
     assert figures.top_5 == pytest.approx((4 / 5 + 1) / 2)
+
+
+def probabilities_of(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def compare_probabilities(artifact, expected, found, step=0.0):
+    """Figures of an artifact whose softmax gives `found`, of a format in integers."""
+
+    class Reference:
+        checkpoint = CHECKPOINT
+
+        def outputs(self, batch, values, is_training):
+            return {"probabilities": expected}
+
+        def weights(self, task, **_):
+            return dict(CHECKPOINT)
+
+    tried = dataclasses.replace(
+        artifact,
+        run=lambda images: {"probabilities": found},
+        outputs={"probabilities": Output("probabilities", step=step)},
+        image_size=(299, 299),
+    )
+    tolerance = FORMATS["tflite-int8"].tolerance
+    return parity.compare(tried, Reference(), fake_format.IMAGES, tolerance).main
+
+
+@pytest.fixture
+def logits():
+    """Of 1001 classes, as small as those of a stand-in."""
+    return np.random.default_rng(0).normal(0.5, 0.5, (8, 1001))
+
+
+def test_probabilities_are_compared_as_logits(artifact, logits):
+    noise = np.random.default_rng(1).normal(0, 0.1, logits.shape)
+    expected, found = (probabilities_of(values) for values in (logits, logits + noise))
+    figures = compare_probabilities(artifact, expected, found)
+    noise -= noise.mean(axis=1, keepdims=True)
+    assert figures.max_error == pytest.approx(np.abs(noise).max())
+    assert figures.passed
+
+
+def test_probabilities_that_say_nothing_fail(artifact, logits):
+    """Though their cosine with those of a stand-in is 0.9."""
+    expected = probabilities_of(logits)
+    for found in (np.full_like(expected, 1 / 1001), np.zeros_like(expected)):
+        figures = compare_probabilities(artifact, expected, found)
+        assert not figures.passed
+        assert figures.cosine == pytest.approx(0, abs=1e-6)
+
+
+def test_probabilities_too_small_for_float16_are_equal(artifact):
+    sure = probabilities_of(np.linspace(0, 40, 8 * 1001).reshape(8, 1001))
+    figures = compare_probabilities(artifact, sure, sure.astype(np.float16))
+    assert figures.passed
+    assert figures.relative_error < 0.02
+
+
+def in_steps(probabilities):
+    return np.rint(probabilities * 256) / 256
+
+
+def test_what_steps_cannot_say_is_not_counted(artifact, logits):
+    expected = probabilities_of(logits)
+    assert np.rint(expected * 256).max() == 1
+    figures = compare_probabilities(artifact, expected, in_steps(expected), 1 / 256)
+    assert figures.relative_error == 0
+    assert figures.passed
+    assert not compare_probabilities(artifact, expected, in_steps(expected)).passed
+
+
+def test_what_steps_can_say_is_counted(artifact, logits):
+    expected = probabilities_of(logits)
+    wrong = in_steps(probabilities_of(2 * logits))
+    for found in (np.zeros_like(expected), expected + 1 / 256, wrong):
+        assert not compare_probabilities(artifact, expected, found, 1 / 256).passed
+
+
+def test_ranks_are_those_of_the_steps(artifact, logits):
+    expected = probabilities_of(logits)
+    nothing = np.zeros_like(expected)
+    assert compare_probabilities(artifact, expected, nothing, 1 / 256).top_1 == 0
+
+
+@pytest.mark.parametrize("name", ["onnx-int8", "tflite-dynamic-int8", "tflite-int8"])
+def test_the_noise_of_integers_is_taken_away_by_averaging(name):
+    """Where there is little to average, more is let pass, and nowhere else."""
+    tolerance = FORMATS[name].tolerance
+
+    def asked(value, *image_size):
+        return tolerance.of(Output(value), image_size or None).min_cosine
+
+    for value in ("feature_vector", "global_pool", "logits", "Logits", "probabilities"):
+        assert asked(value) == asked(value, 299, 299) == asked(value, 600, 400) == 0.95
+        assert 0.75 <= asked(value, 224, 224) == asked(value, 75, 75) < 0.95
+    assert 0.75 <= asked("Conv2d_7b_1x1") == asked("Conv2d_7b_1x1", 75, 75) < 0.95
+    for value in ("Conv2d_1a_3x3", "Mixed_5b", "Mixed_6a", "PreAuxLogits", "Mixed_7a"):
+        assert asked(value) == asked(value, 75, 75) == 0.95
+
+
+@pytest.mark.parametrize("name", ["v3", "onnx-float32", "onnx-float16"])
+def test_other_formats_have_one_tolerance(name):
+    tolerance = FORMATS[name].tolerance
+    for value in ("logits", "Conv2d_7b_1x1"):
+        for size in (None, (299, 299), (75, 75)):
+            assert tolerance.of(Output(value), size) == tolerance
 
 
 # Weights
@@ -243,55 +381,32 @@ def test_one_percent_of_one_number_of_one_weight_fails(artifact, name, position,
     assert float(shown) == pytest.approx(difference, rel=0.01)
 
 
-def test_a_weight_may_be_as_far_off_as_its_encoding_allows(artifact):
-    def rounded(step):
-        def change(weights):
-            value, _ = weights["layer/weights"]
-            quantized = np.rint(value / 0.125).astype(np.float32) * 0.125
-            return {**weights, "layer/weights": (quantized, step / 2)}
-
-        return with_weights(artifact, change)
-
-    assert compare(rounded(0.125)).passed
-    assert not compare(rounded(0.0625)).passed
-
-
-def test_allowed_errors_may_differ_by_channel(artifact):
-    allowed = np.zeros(8)
-    allowed[-1] = 0.1
-
-    def change(position):
-        def change(weights):
-            value = weights["layer/weights"][0].copy()
-            value[0, position] += 0.05
-            return {**weights, "layer/weights": (value, allowed)}
-
-        return with_weights(artifact, change)
-
-    assert compare(change(-1)).passed
-    assert not compare(change(-2)).passed
-
-
 def test_every_kind_of_wrong_weight_is_named(artifact):
     def missing(weights):
         return {"layer/weights": weights["layer/weights"]}
 
     def unexpected(weights):
-        return {**weights, "layer/gamma": (np.ones(8), 0)}
+        return {**weights, "layer/gamma": StoredWeight(np.ones(8))}
 
     def transposed(weights):
-        return {**weights, "layer/weights": (weights["layer/weights"][0].T, 0)}
+        value = weights["layer/weights"].values
+        return {**weights, "layer/weights": StoredWeight(value.T)}
 
     def not_a_number(weights):
-        value = weights["layer/weights"][0].copy()
+        value = weights["layer/weights"].values.copy()
         value[1, 1] = np.nan
-        return {**weights, "layer/weights": (value, np.inf)}
+        return {**weights, "layer/weights": StoredWeight(value)}
+
+    def in_double(weights):
+        value = weights["layer/weights"].values
+        return {**weights, "layer/weights": StoredWeight(value.astype(np.float64))}
 
     for change, line in (
         (missing, "layer/biases: missing"),
         (unexpected, "layer/gamma: unexpected"),
         (transposed, "layer/weights: shape [8, 3], expected [3, 8]"),
-        (not_a_number, "layer/weights: 1 of 24 values differ, by up to 0"),
+        (not_a_number, "layer/weights: 1 of 24 values differ, by up to nan"),
+        (in_double, "layer/weights: stored as float64, expected float32"),
     ):
         report = compare(with_weights(artifact, change))
         assert report.weights.wrong == (line,)
@@ -303,7 +418,8 @@ def test_every_kind_of_wrong_weight_is_named(artifact):
 
 def test_an_artifact_of_another_checkpoint_fails(artifact):
     other = "0123456789abcdef" * 4
-    report = compare(dataclasses.replace(artifact, checkpoint_identity=other))
+    record = dataclasses.replace(artifact.record, checkpoint_identity=other)
+    report = compare(dataclasses.replace(artifact, record=record))
     assert not report.passed
     assert report.problems == (
         f"made of the checkpoint 0123456789ab..., compared with "
@@ -312,7 +428,8 @@ def test_an_artifact_of_another_checkpoint_fails(artifact):
 
 
 def test_a_stand_in_or_not(artifact):
-    report = compare(dataclasses.replace(artifact, is_stand_in=True))
+    record = dataclasses.replace(artifact.record, stand_in=True)
+    report = compare(dataclasses.replace(artifact, record=record))
     assert not report.passed
     assert report.problems == ("says that it is a stand-in, unlike the checkpoint",)
 
@@ -320,7 +437,7 @@ def test_a_stand_in_or_not(artifact):
 def test_an_artifact_that_does_not_say_its_checkpoint_is_compared_all_the_same(
     artifact,
 ):
-    anonymous = dataclasses.replace(artifact, checkpoint_identity=None)
+    anonymous = dataclasses.replace(artifact, record=None)
     assert compare(anonymous).passed
     assert not compare(with_weights(anonymous, changed("layer/biases", 0, 1.01))).passed
 
@@ -352,6 +469,69 @@ def test_any_size_means_two_sizes():
     assert oblong.shape == (2, 224, 320, 3)
 
 
+def test_large_images_come_one_by_one():
+    batches = ParityImages().batches((600, 600))
+    assert [batch.shape for batch in batches] == [(2, 600, 600, 3)] * 4
+
+
+def test_figures_do_not_depend_on_how_images_are_parted(artifact):
+    """The largest magnitude, and so the relative error, is that of all images."""
+    (batch,) = fake_format.IMAGES.batches(fake_format.IMAGE_SIZE)
+
+    class OneByOne:
+        def batches(self, image_size):
+            return [batch[i : i + 1] for i in range(len(batch))]
+
+    def change(outputs):
+        return {"logits": outputs["logits"] + 1e-5}
+
+    changed_artifact = with_outputs(artifact, change)
+    whole = compare(changed_artifact)
+    parts = compare(changed_artifact, images=OneByOne())
+    assert parts.images == whole.images == {"75 x 75": 8}
+    for name, value in dataclasses.asdict(whole.main).items():
+        assert getattr(parts.main, name) == pytest.approx(value, rel=1e-4) or (
+            name == "tolerance"
+        )
+
+
 def test_a_batch_is_made_once():
     images = ParityImages()
     assert images.batches((75, 75))[0] is images.batches((75, 75))[0]
+
+
+# Saying what failed
+
+
+def test_failures_are_told_in_a_few_lines():
+    def figures(error, cosine):
+        tolerance = parity.Tolerance(0.01, 0.9)
+        return OutputParity(0.5, error, cosine, None, None, tolerance)
+
+    report = ParityReport(
+        format="v4",
+        task="feature_vector",
+        images={"299 x 299": 8},
+        main_output="feature_vector",
+        outputs={
+            "feature_vector": figures(0.0, 1.0),
+            "train/feature_vector": figures(0.125, 0.75),
+        },
+        weights=WeightParity(9, tuple(f"{name}: missing" for name in "abcde")),
+        problems=("made of another checkpoint",),
+    )
+    assert report.failures() == [
+        "made of another checkpoint",
+        "output train/feature_vector: error 0.125 of the largest magnitude "
+        "(at most 0.01), cosine 0.75 (at least 0.9)",
+        "weight a: missing",
+        "weight b: missing",
+        "weight c: missing",
+        "and 2 more weights of 9",
+    ]
+    many = dataclasses.replace(report, problems=tuple("abcdef"))
+    assert many.failures()[:4] == ["a", "b", "c", "and 3 more problems"]
+    right = dataclasses.replace(
+        report, outputs={}, weights=WeightParity(9, ()), problems=()
+    )
+    assert right.failures() == []

@@ -7,25 +7,27 @@ import is imported before a subcommand needs it.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
-import importlib.metadata
 import json
 import re
 import signal
+import sys
 import traceback
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from absl import app
-from absl.flags import argparse_flags
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from exporters.command import show
 from exporters.command.console import Console
 
 if TYPE_CHECKING:
     from exporters.build import ExportOptions
+    from exporters.exporting import ExportedArtifact
+    from exporters.verification import VerifiedArtifact
 
 EXIT_MISMATCH = 1
+EXIT_USAGE = 2
 EXIT_BAD_INPUT = 3
 EXIT_DOWNLOAD = 4
 EXIT_FAULT = 70
@@ -34,13 +36,13 @@ EXIT_BROKEN_PIPE = 141
 
 _EXIT_CODES = """\
 exit codes:
-  0   done, and everything that was compared agrees
-  1   an artifact does not agree with its checkpoint
-  2   wrong usage, such as an unknown option
-  3   a checkpoint, artifact, format, image or directory that cannot be used
-  4   the download failed
-  70  a fault of irv2's own, with a traceback
-  130 interrupted
+  0    done, and everything that was compared agrees
+  1    an artifact does not agree with its checkpoint
+  2    wrong usage, such as an unknown option
+  3    a checkpoint, artifact, format, image or directory that cannot be used
+  4    the download failed
+  70   a fault of irv2's own, with a traceback
+  130  interrupted
 """
 
 _ENVIRONMENT_TROUBLES = {
@@ -67,11 +69,11 @@ _ENVIRONMENT_TROUBLES = {
 """What a file system says when it is not our fault."""
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Entry point of the console script."""
     # A request to end is cleaned up after as an interruption by Ctrl-C is.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app.run(_run, flags_parser=_parse)
+    sys.exit(_run(_parse(sys.argv[1:])))
 
 
 # What each subcommand does
@@ -86,14 +88,20 @@ def _list(arguments: argparse.Namespace, console: Console) -> int:
 
 def _fetch(arguments: argparse.Namespace, console: Console) -> int:
     from checkpoints import download
+    from exporters.progress import Step
 
     url = arguments.url or download.PUBLISHED_URL
-    with console.step(f"fetch {url}") as step:
+    with show.Steps(console) as progress:
+        progress(Step("look into the cache"))
+
+        def received(done: int, total: int | None) -> None:
+            progress(Step(f"download {url}", "", done, total, "bytes"))
+
         path = download.fetch(
             url,
             md5=arguments.md5 or download.PUBLISHED_MD5,
             force=arguments.force,
-            progress=step.bytes,
+            progress=received,
         )
     console.result(str(path))
     return 0
@@ -118,8 +126,8 @@ def _make_stand_in(arguments: argparse.Namespace, console: Console) -> int:
 def _inspect(arguments: argparse.Namespace, console: Console) -> int:
     from exporters.inspection import inspect
 
-    with console.step(f"open {arguments.path}"):
-        found = inspect(arguments.path)
+    with show.Steps(console) as progress:
+        found = inspect(arguments.path, progress=progress)
     show.inspection(console, found, arguments.json)
     return 0
 
@@ -136,17 +144,14 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
             options=_options(arguments),
             images=arguments.images,
             calibration_images=arguments.calibration_images,
+            labels=arguments.labels,
+            moving_averages=arguments.moving_averages,
             verify=arguments.verify,
             force=arguments.force,
             progress=progress,
         )
     show.export(console, done, arguments.json)
-    if done.passed:
-        return 0
-    mismatch = any(
-        artifact.error is None for artifact in done.artifacts if not artifact.is_kept
-    )
-    return EXIT_MISMATCH if mismatch else EXIT_BAD_INPUT
+    return _exit_code(done.artifacts)
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
@@ -157,12 +162,18 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
             arguments.artifacts,
             arguments.checkpoint,
             images=arguments.images,
+            moving_averages=arguments.moving_averages,
             progress=progress,
         )
     show.verification(console, done, arguments.json)
-    if any(artifact.error for artifact in done.artifacts):
-        return EXIT_BAD_INPUT
-    return 0 if done.passed else EXIT_MISMATCH
+    return _exit_code(done.artifacts)
+
+
+def _exit_code(artifacts: Iterable[ExportedArtifact | VerifiedArtifact]) -> int:
+    artifacts = list(artifacts)
+    if any(item.report and not item.report.passed for item in artifacts):
+        return EXIT_MISMATCH
+    return EXIT_BAD_INPUT if any(item.error for item in artifacts) else 0
 
 
 def _install(arguments: argparse.Namespace, console: Console) -> int:
@@ -172,11 +183,12 @@ def _install(arguments: argparse.Namespace, console: Console) -> int:
         placed = install(
             arguments.artifacts,
             arguments.cache,
+            handle=arguments.handle,
             allow_stand_in=arguments.allow_stand_in,
             force=arguments.force,
-            progress=progress.step,
+            progress=progress,
         )
-    show.installed(console, placed)
+    show.installed(console, placed, arguments.json)
     return 0
 
 
@@ -191,12 +203,13 @@ def _uninstall(arguments: argparse.Namespace, console: Console) -> int:
 def _pack(arguments: argparse.Namespace, console: Console) -> int:
     from exporters.tfhub.packing import pack
 
-    with console.step("pack") as step:
+    with show.Steps(console) as progress:
         packed = pack(
             arguments.artifacts,
             arguments.output,
+            handle=arguments.handle,
             force=arguments.force,
-            progress=step.bytes,
+            progress=progress,
         )
     show.packed(console, packed)
     return 0
@@ -218,116 +231,167 @@ def _options(arguments: argparse.Namespace) -> ExportOptions:
 # Arguments
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse_flags.ArgumentParser(
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Has room for each argument and its help in one line of 80 columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are for programs too, if `--json` is there."""
+
+    def error(self, message: str) -> NoReturn:
+        if "--json" in sys.argv:
+            Console().result(_error_as_json(message, EXIT_USAGE))
+        super().error(message)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(
         prog="irv2",
-        description="Rebuilds the published artifacts of inception_resnet_v2 from its "
+        description="Rebuilds the published artifacts of inception_resnet_v2 from its\n"
         "training checkpoint, and checks them.",
         epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
-    parser.add_argument("--version", action=_Version, help="show irv2's version")
-    subparsers = parser.add_subparsers(
-        title="commands", metavar="COMMAND", required=True
+    parser.add_argument(
+        "-V", "--version", action=_Version, help="show irv2's version and exit"
     )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (
+        _add_list,
+        _add_fetch,
+        _add_stand_in,
+        _add_inspect,
+        _add_export,
+        _add_verify,
+        _add_install,
+        _add_uninstall,
+        _add_pack,
+    ):
+        add(commands)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    return parsed
 
-    def command(name, function, summary, *examples):
-        lines = [f"  irv2 {name} {example}".rstrip() for example in examples]
-        added = subparsers.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            epilog="examples:\n" + "\n".join(lines),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            inherited_absl_flags=None,
-        )
-        added.set_defaults(command=function)
-        return added
 
-    added = command("list", _list, "List the formats.", "", "--json")
+def _add_command(
+    commands: Any,
+    function: Callable[[argparse.Namespace, Console], int],
+    name: str,
+    summary: str,
+    *examples: str,
+) -> argparse.ArgumentParser:
+    lines = [f"  irv2 {name} {example}".rstrip() for example in examples]
+    added: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog="\n".join(["examples:", *lines]),
+        formatter_class=_Formatter,
+    )
+    added.set_defaults(command=function, parser=added)
+    return added
+
+
+def _add_list(commands: Any) -> None:
+    added = _add_command(commands, _list, "list", "List the formats.", "", "--json")
     _add_json(added)
 
-    added = command(
-        "fetch",
+
+def _add_fetch(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _fetch,
-        "Download the published checkpoint, once, and print where it is.",
+        "fetch",
+        "Download the published checkpoint, once, and print its path.",
         "",
         "--url https://example.org/inception_resnet_v2_2016_08_30.tar.gz",
     )
-    added.add_argument("--url", help="mirror to download the archive from")
+    added.add_argument("--url", help="a mirror to download the archive from")
     added.add_argument(
-        "--md5", type=_md5, help="MD5 of the archive, where it is another one"
+        "--md5", type=_md5, help="of the archive, if it is not the published one"
     )
-    added.add_argument("--force", action="store_true", help="download again")
+    _add_force(added, "download again what is in the cache")
 
-    added = command(
-        "stand-in",
+
+def _add_stand_in(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _make_stand_in,
-        "Generate a checkpoint to try things with; it classifies nothing.",
+        "stand-in",
+        "Generate a checkpoint to try things; it classifies nothing.",
         "--output build/stand_in.ckpt",
         "--output build/other.ckpt --seed 7 --force",
     )
-    added.add_argument(
-        "--output", type=_path, required=True, help="V1 checkpoint file to write"
-    )
+    _add_output(added, "FILE", "checkpoint to write, in the V1 format")
     added.add_argument(
         "--seed", type=int, default=0, help="same seed, same numbers; default: 0"
     )
     added.add_argument(
-        "--raw",
-        action="store_true",
-        help="leave the moving averages as generated; such a network hardly tells "
-        "images apart",
+        "--raw", action="store_true", help="leave the moving averages as generated"
     )
-    added.add_argument("--force", action="store_true", help="replace an existing file")
+    _add_force(added, "replace an existing file")
 
-    added = command(
-        "inspect",
+
+def _add_inspect(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _inspect,
-        "Show what a checkpoint, an artifact or a directory of artifacts holds.",
+        "inspect",
+        "Show what a checkpoint, artifact or directory of these holds.",
         "inception_resnet_v2_2016_08_30.ckpt",
-        "artifacts/inception_resnet_v2-classification-onnx-int8.onnx --json",
+        "artifacts/inception_resnet_v2-feature_vector-v4 --json",
     )
     added.add_argument("path", type=_path, help="file or directory to look at")
     _add_json(added)
 
-    added = command(
-        "export",
+
+def _add_export(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _export,
+        "export",
         "Make artifacts from a checkpoint, and compare each with it.",
         "--checkpoint CHECKPOINT --output artifacts --formats v4,v5",
         "--checkpoint CHECKPOINT --output artifacts --formats tflite-int8 \\\n"
         "      --tasks classification --calibration-images photos",
     )
     _add_checkpoint(added)
+    _add_output(added, "DIR", "directory to export to; made if needed")
     added.add_argument(
-        "--output", type=_path, required=True, help="directory to export to"
+        "--formats", type=_names, help="names of `irv2 list`, with commas; default: all"
     )
     added.add_argument(
-        "--formats", type=_names, help="comma-separated, see `irv2 list`; default: all"
+        "--tasks", type=_names, help="feature_vector, classification; default: both"
     )
-    added.add_argument(
-        "--tasks",
-        type=_names,
-        help="feature_vector, classification or both, comma-separated; default: both",
-    )
-    added.add_argument(
-        "--force", action="store_true", help="replace existing artifacts"
-    )
+    _add_force(added, "replace existing artifacts")
     added.add_argument(
         "--no-verify",
         dest="verify",
         action="store_false",
-        help="do not compare the artifacts with the checkpoint",
+        help="do not compare artifacts with the checkpoint",
+    )
+    _add_moving_averages(added)
+    added.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=_path,
+        help="names of the classes, one a line",
     )
     _add_images(added)
     _add_json(added)
-    _add_deployment(added.add_argument_group("options of the ONNX and TFLite formats"))
+    _add_options(added.add_argument_group("options of the ONNX and TFLite formats"))
 
-    added = command(
-        "verify",
+
+def _add_verify(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _verify,
-        "Compare artifacts with their checkpoint, and with their manifests.",
+        "verify",
+        "Compare artifacts with their checkpoint and their manifests.",
         "--checkpoint CHECKPOINT artifacts",
         "--checkpoint CHECKPOINT --images photos model.onnx model.tflite",
     )
@@ -335,135 +399,186 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "artifacts", type=_path, nargs="+", help="artifacts, or directories of them"
     )
     _add_checkpoint(added)
+    _add_moving_averages(added)
     _add_images(added)
     _add_json(added)
 
-    added = command(
-        "install",
+
+def _add_install(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _install,
-        "Put artifacts where TF Hub looks first, under their published handles.",
+        "install",
+        "Put artifacts where TF Hub looks first, by their handles.",
         "artifacts",
-        "artifacts/inception_resnet_v2-feature_vector-v4 --cache ~/tfhub_modules",
+        "artifacts --cache ~/tfhub_modules --allow-stand-in",
     )
-    _add_artifacts(added)
-    added.add_argument(
-        "--cache", type=_path, help="the library's cache; default: TFHUB_CACHE_DIR"
-    )
+    _add_published(added)
+    _add_cache(added)
     added.add_argument(
         "--allow-stand-in",
         action="store_true",
-        help="install generated weights under the handle of the trained ones",
+        help="install generated weights, which classify nothing",
     )
-    added.add_argument(
-        "--force",
-        action="store_true",
-        help="replace what is there, even if somebody else put it there",
-    )
+    _add_handle(added)
+    _add_force(added, "replace what is there: what others put there is deleted")
+    _add_json(added)
 
-    added = command(
-        "uninstall",
+
+def _add_uninstall(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _uninstall,
+        "uninstall",
         "Remove what install put there, and nothing else.",
         "",
         "--cache ~/tfhub_modules --force",
     )
-    added.add_argument(
-        "--force",
-        action="store_true",
-        help="remove what was changed since it was installed too",
-    )
-    added.add_argument(
-        "--cache", type=_path, help="the library's cache; default: TFHUB_CACHE_DIR"
-    )
+    _add_cache(added)
+    _add_force(added, "remove also what was changed since")
 
-    added = command(
-        "pack",
+
+def _add_pack(commands: Any) -> None:
+    added = _add_command(
+        commands,
         _pack,
+        "pack",
         "Make .tar.gz files of artifacts, for any web server.",
         "artifacts --output www",
-        "artifacts/inception_resnet_v2-feature_vector-v4 --output www --force",
+        "artifacts --output www --force",
     )
-    _add_artifacts(added)
-    added.add_argument(
-        "--output", type=_path, required=True, help="directory to pack to"
+    _add_published(added)
+    _add_output(added, "DIR", "directory to pack to; made if needed")
+    _add_handle(added)
+    _add_force(added, "replace existing files")
+
+
+def _add_options(group: Any) -> None:
+    group.add_argument(
+        "--image-size",
+        metavar="SIZE",
+        type=_image_size,
+        default="299",
+        help="299, 224x320 (height x width), dynamic (ONNX)",
     )
-    added.add_argument("--force", action="store_true", help="replace existing files")
-    return parser.parse_args(arguments[1:])
+    group.add_argument(
+        "--nchw",
+        action="store_true",
+        help="channels first: [batch, 3, height, width] (ONNX)",
+    )
+    group.add_argument(
+        "--endpoints", action="store_true", help="the endpoints as outputs too (ONNX)"
+    )
+    group.add_argument(
+        "--softmax", action="store_true", help="probabilities, not logits (TFLite)"
+    )
+    group.add_argument(
+        "--signed-input",
+        action="store_true",
+        help="images in [-1, 1], not [0, 1] (TFLite)",
+    )
+    group.add_argument(
+        "--integer-type",
+        metavar="TYPE",
+        choices=("float32", "uint8", "int8"),
+        default="float32",
+        help="input and output as uint8 or int8 (tflite-int8)",
+    )
+    group.add_argument(
+        "--calibration-images",
+        metavar="DIR",
+        type=_path,
+        help="JPEG or PNG to quantize with; default: generated",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _add_force(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--force", action="store_true", help=help)
+
+
+def _add_output(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:
+    parser.add_argument(
+        "--output", metavar=metavar, type=_path, required=True, help=help
+    )
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        type=_path,
+        required=True,
+        help="V1 file, V2 prefix, directory, or .tar.gz",
+    )
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        type=_path,
+        help="JPEG or PNG to compare on; default: generated",
+    )
+
+
+def _add_published(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "artifacts",
+        type=_path,
+        nargs="+",
+        help="artifacts (v1, v3, v4, v5), or directories of them",
+    )
+
+
+def _add_moving_averages(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--moving-averages",
+        metavar="HOW",
+        choices=("use", "ignore"),
+        help="use or ignore those of a training checkpoint",
+    )
+
+
+def _add_handle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--handle", metavar="URL", help="instead of the published one, for one artifact"
+    )
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=_path,
+        help="TF Hub's cache; default: TFHUB_CACHE_DIR, or TF Hub's own",
+    )
 
 
 class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
-    def __init__(self, option_strings, dest, help=None):
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
         super().__init__(option_strings, dest, nargs=0, help=help)
 
-    def __call__(self, parser, namespace, values, option_string=None):
-        parser.exit(message=f"irv2 {importlib.metadata.version('irv2')}\n")
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        import importlib.metadata
 
-
-def _add_json(parser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON, for machines")
-
-
-def _add_checkpoint(parser) -> None:
-    parser.add_argument(
-        "--checkpoint",
-        type=_path,
-        required=True,
-        help="V1 file, V2 prefix, a directory with one, or .tar.gz",
-    )
-
-
-def _add_artifacts(parser) -> None:
-    parser.add_argument(
-        "artifacts",
-        type=_path,
-        nargs="+",
-        help="artifacts of v1, v3, v4 or v5, or directories that hold such",
-    )
-
-
-def _add_images(parser) -> None:
-    parser.add_argument(
-        "--images", type=_path, help="directory of JPEG or PNG files to compare on"
-    )
-
-
-def _add_deployment(parser) -> None:
-    parser.add_argument(
-        "--image-size",
-        type=_image_size,
-        default="299",
-        help="pixels, as 299 or 224x320 (height x width), or 'dynamic' (ONNX)",
-    )
-    parser.add_argument("--nchw", action="store_true", help="channels first (ONNX)")
-    parser.add_argument(
-        "--endpoints", action="store_true", help="show the endpoints too (ONNX)"
-    )
-    parser.add_argument(
-        "--softmax", action="store_true", help="probabilities, not logits (TFLite)"
-    )
-    parser.add_argument(
-        "--signed-input",
-        action="store_true",
-        help="images in [-1, 1], as the published TFLite took them (TFLite)",
-    )
-    parser.add_argument(
-        "--integer-type",
-        choices=("float32", "uint8", "int8"),
-        default="float32",
-        help="type of input and output of tflite-int8",
-    )
-    parser.add_argument(
-        "--calibration-images",
-        type=_path,
-        help="directory of JPEG or PNG files to quantize with; default: generated",
-    )
+        Console().result(f"irv2 {importlib.metadata.version('irv2')}")
+        parser.exit()
 
 
 def _path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("expected a path, found nothing")
+    if re.match("https?://", text):
+        raise argparse.ArgumentTypeError(
+            f"expected a path, found a URL. `irv2 fetch --url {text}` downloads a "
+            "checkpoint and prints its path"
+        )
     return Path(text)
 
 
@@ -486,7 +601,7 @@ def _image_size(text: str) -> tuple[int, int] | None:
     parts = text.split("x")
     if len(parts) > 2 or not all(re.fullmatch("[0-9]{1,9}", part) for part in parts):
         raise argparse.ArgumentTypeError(
-            f"{text!r}: expected pixels as 299 or 224x320, or 'dynamic'"
+            f"image size {text!r}: expected pixels as 299 or 224x320, or 'dynamic'"
         )
     return int(parts[0]), int(parts[-1])
 
@@ -495,50 +610,52 @@ def _image_size(text: str) -> tuple[int, int] | None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from checkpoints.archive import ArchiveError
-    from checkpoints.http_transfer import DownloadError
-    from checkpoints.layout import CheckpointLayoutError
-    from checkpoints.reader import CheckpointError
-    from exporters.errors import ArtifactError, ExportError, UnknownFormatError
-    from exporters.images import ImageError
-
     console = Console()
     try:
         with console.alone():
-            return arguments.command(arguments, console)
+            code: int = arguments.command(arguments, console)
+            return code
     except BrokenPipeError:  # As of `irv2 list | head`.
         return EXIT_BROKEN_PIPE
-    except DownloadError as error:
-        code, message = EXIT_DOWNLOAD, str(error)
-    except (
-        ArchiveError,
-        ArtifactError,
-        CheckpointError,
-        CheckpointLayoutError,
-        ExportError,
-        ImageError,
-        UnknownFormatError,
-    ) as error:
-        code, message = EXIT_BAD_INPUT, str(error)
-    except OSError as error:
-        if error.errno in _ENVIRONMENT_TROUBLES:
-            code, message = EXIT_BAD_INPUT, _of_file_system(error)
-        else:
-            code, message = EXIT_FAULT, traceback.format_exc()
-    except KeyboardInterrupt:
-        code, message = EXIT_INTERRUPTED, "interrupted"
-    except Exception:
-        code, message = EXIT_FAULT, traceback.format_exc()
-    if getattr(arguments, "json", False):
-        console.result(json.dumps({"error": message, "exit_code": code}))
-    console.error(message)
+    except (Exception, KeyboardInterrupt) as error:
+        code, message = _told(error)
+    with contextlib.suppress(BrokenPipeError):
+        console.error(message)
+        if getattr(arguments, "json", False):
+            console.result(_error_as_json(message, code))
     return code
 
 
-def _of_file_system(error: OSError) -> str:
-    """Names the file, and what the file system says of it."""
-    names = [str(name) for name in (error.filename, error.filename2) if name]
-    return f"{' and '.join(names) or 'a file'}: {error.strerror}"
+def _told(error: BaseException) -> tuple[int, str]:
+    """Returns the exit code of an error, and what people are told."""
+    from checkpoints.errors import CheckpointError
+    from checkpoints.http_transfer import DownloadError
+    from exporters.errors import ArtifactError, ExportError, UnknownFormatError
+    from exporters.images import ImageError
+
+    match error:
+        case KeyboardInterrupt():
+            return EXIT_INTERRUPTED, "interrupted"
+        case DownloadError():
+            return EXIT_DOWNLOAD, str(error)
+        case (
+            ArtifactError()
+            | CheckpointError()
+            | ExportError()
+            | ImageError()
+            | UnknownFormatError()
+        ):
+            return EXIT_BAD_INPUT, str(error)
+        case OSError() if error.errno in _ENVIRONMENT_TROUBLES:
+            names = [str(name) for name in (error.filename, error.filename2) if name]
+            file = " and ".join(names) or "a file"
+            return EXIT_BAD_INPUT, f"{file}: {error.strerror}"
+    lines = traceback.format_exception(error)
+    return EXIT_FAULT, "a fault of irv2's own:\n" + "".join(lines).rstrip()
+
+
+def _error_as_json(message: str, code: int) -> str:
+    return json.dumps({"error": message, "exit_code": code})
 
 
 if __name__ == "__main__":

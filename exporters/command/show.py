@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.command import console as consoles
@@ -16,19 +17,19 @@ if TYPE_CHECKING:
     from exporters.exporting import Export, ExportedArtifact
     from exporters.formats import Format
     from exporters.inspection import Inspection
-    from exporters.parity import ParityReport
     from exporters.progress import Note, Step
     from exporters.tfhub.cache import Installed, Uninstalled
     from exporters.tfhub.packing import Packed
-    from exporters.verification import Verification
+    from exporters.verification import Verification, VerifiedArtifact
 
 _PARITY_COLUMNS = (
     Column("error / limit", justify="right"),
-    Column("cosine / limit", justify="right"),
-    Column("top-1", justify="right", optional=1),
-    Column("weights", justify="right", optional=2),
+    Column("cosine / limit", justify="right", optional=1),
+    Column("top-1", justify="right", optional=3),
+    Column("weights", justify="right", optional=4),
     Column("result"),
 )
+_MOST_SKIPPED = 10
 
 
 class Steps(contextlib.AbstractContextManager):
@@ -51,18 +52,14 @@ class Steps(contextlib.AbstractContextManager):
             self._name = event.name
             self._shown = self._open.enter_context(self._console.step(event.name))
         assert self._shown is not None
-        if event.done is None:
+        if event.passed is not None:
+            self._shown.outcome = Verdict(event.state, event.passed)
+        elif event.done is None:
             self._shown(event.state)
         elif event.unit == "bytes":
             self._shown.bytes(event.done, event.total)
         else:
             self._shown.count(event.done, event.total)
-
-    def step(self, name: str) -> None:
-        """Begins a step."""
-        from exporters.progress import Step
-
-        self(Step(name))
 
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)
@@ -70,26 +67,28 @@ class Steps(contextlib.AbstractContextManager):
 
 def formats(console: consoles.Console, rows: Iterable[Format], as_json: bool) -> None:
     """Prints the table of formats."""
+    from exporters.formats import PUBLISHER_URL
     from exporters.network.tasks import TASKS
 
-    facts = [
-        {
-            "format": row.name,
-            "what it is": row.summary,
-            "published as": row.handle("{task}"),
-        }
-        for row in rows
-    ]
+    rows = list(rows)
     if as_json:
+        facts = [
+            {
+                "format": row.name,
+                "what it is": row.summary,
+                "published as": row.handle("{task}"),
+            }
+            for row in rows
+        ]
         console.result(json.dumps({"tasks": list(TASKS), "formats": facts}, indent=2))
         return
-    columns = [
-        Column("format"),
-        Column("what it is"),
-        Column("published as", folds=True),
-    ]
-    console.table(columns, [[value or "" for value in row.values()] for row in facts])
+    columns = [Column("format"), Column("what it is")]
+    console.table(columns, [[row.name, row.summary] for row in rows])
+    published = [row.name for row in rows if row.published_version is not None]
     console.result(f"\nTasks: {', '.join(TASKS)}.")
+    console.result(
+        f"Handles of {', '.join(published)}:\n  {PUBLISHER_URL}/TASK/VERSION"
+    )
 
 
 def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> None:
@@ -99,36 +98,44 @@ def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> N
         console.result(json.dumps(facts, indent=2))
         return
     if found.kind == "directory":
-        _entries(console, found.facts["artifacts"])
+        _entries(console, found)
         return
     console.fields(
-        (name, _in_words(value))
+        (_SHORT_NAMES.get(name, name), _in_words(value))
         for name, value in {"kind": found.kind, **found.facts}.items()
-        if value is not None
+        if value is not None and (value != 0 or isinstance(value, bool))
     )
 
 
-def _entries(console: consoles.Console, entries: Sequence[dict[str, Any]]) -> None:
+_SHORT_NAMES = {
+    "made of checkpoint": "checkpoint",
+    "files changed since export": "changed",
+    "moving averages": "averages",
+    "optimizer variables, not used": "unused slots",
+    "other variables, not used": "unused others",
+}
+"""Of facts, so that a SHA-256 fits beside them."""
+
+
+def _entries(console: consoles.Console, found: Inspection) -> None:
+    entries = found.facts["artifacts"]
     columns = [
         Column("artifact", folds=True),
-        Column("format"),
-        Column("task", optional=1),
         Column("size", justify="right"),
-        Column("manifest", optional=2),
+        Column("manifest", optional=1),
     ]
     rows = [
         [
             entry["name"],
-            entry.get("format", "-"),
-            entry.get("task", "-"),
             "missing" if entry.get("missing") else size(entry["bytes"]),
-            entry.get("manifest", "there"),
+            entry.get("manifest", ""),
         ]
         for entry in entries
     ]
     console.table(columns, rows)
     console.result(
-        f"\n{counted(len(rows), 'artifact')}; irv2 inspect shows more of each"
+        f"\n{counted(len(rows), 'artifact')} in {found.path}; "
+        "irv2 inspect shows more of each"
     )
 
 
@@ -138,90 +145,50 @@ def _in_words(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, list):
-        return ", ".join(map(str, value))
+        if all(isinstance(part, int) for part in value):
+            return " x ".join(map(str, value))
+        return "\n".join(value)
     if isinstance(value, dict):
-        named = (f"{name}: {_in_words(inner)}" for name, inner in value.items())
+        named = (f"{name} {_in_words(inner)}" for name, inner in value.items())
         return ", ".join(named) or "none"
-    return str(value)
+    return "any" if value is None else str(value)
 
 
 def export(console: consoles.Console, done: Export, as_json: bool) -> None:
     """Prints what came of each artifact of an export."""
+    kept = [item for item in done.artifacts if item.is_kept]
     if as_json:
-        artifacts = [
-            {
-                "path": str(item.path),
-                "kept": item.is_kept,
-                "bytes": item.bytes,
-                "seconds": dict(item.seconds),
-                "error": item.error,
-                "parity": item.report.as_dict() if item.report else None,
-            }
-            for item in done.artifacts
+        console.result(json.dumps(done.as_dict(), indent=2))
+    else:
+        columns = [
+            Column("task"),
+            Column("format"),
+            Column("size", justify="right", optional=2),
+            Column("write s", justify="right", optional=5),
+            Column("verify s", justify="right", optional=6),
+            *_PARITY_COLUMNS,
         ]
-        facts = {
-            "passed": done.passed,
-            "checkpoint": str(done.checkpoint),
-            "checkpoint_identity": done.checkpoint_identity,
-            "stand_in": done.is_stand_in,
-            "seconds": dict(done.seconds),
-            "artifacts": artifacts,
-        }
-        console.result(json.dumps(facts, indent=2))
-        return
-    columns = [
-        Column("artifact", folds=True),
-        Column("size", justify="right", optional=3),
-        Column("write s", justify="right", optional=5),
-        Column("verify s", justify="right", optional=4),
-        *_PARITY_COLUMNS,
-    ]
-    console.table(columns, [_exported(item) for item in done.artifacts])
-    kept = sum(item.is_kept for item in done.artifacts)
-    rejected = len(done.artifacts) - kept
-    console.result(
-        f"\n{counted(kept, 'artifact')} in {done.output}"
-        + (f", {rejected} not made or not kept" if rejected else "")
-    )
+        console.table(columns, [_exported(item) for item in done.artifacts])
+        rejected = len(done.artifacts) - len(kept)
+        console.result(
+            f"\n{counted(len(kept), 'artifact')} in {done.output}"
+            + (f", {rejected} not made or not kept" if rejected else "")
+        )
     for item in done.artifacts:
-        if not item.is_kept:
-            console.error(
-                "\n".join([f"{item.path.name} was not kept:", *item.failures])
-            )
+        if item.error is not None:
+            console.error(item.error)
+        elif not item.is_kept:
+            _differs(console, item.path, "and was not kept", item.failures)
 
 
 def _exported(item: ExportedArtifact) -> list[Cell]:
+    seconds = (item.seconds.get(name) for name in ("write", "verify"))
     return [
-        item.path.name,
-        size(item.bytes) if item.is_kept else "-",
-        _seconds(item.seconds.get("write")),
-        _seconds(item.seconds.get("verify")),
-        *_parity(item.report, item.error),
-    ]
-
-
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"
-
-
-def _parity(report: ParityReport | None, error: str | None) -> list[Cell]:
-    if error is not None:
-        return ["-", "-", "-", "-", Verdict("FAILED", passed=False)]
-    if report is None:
-        return ["-", "-", "-", "-", "not compared"]
-    main, weights = report.main, report.weights
-    verdict = Verdict("agrees" if report.passed else "DIFFERS", passed=report.passed)
-    right = weights.count - len(weights.wrong)
-    counts = f"{right}/{weights.count}"
-    if main is None:
-        return ["-", "-", "-", counts, verdict]
-    asked = main.tolerance
-    return [
-        f"{main.relative_error:.1e} / {asked.max_error:g}",
-        f"{main.cosine:.6f} / {asked.min_cosine:g}",
-        "" if main.top_1 is None else f"{main.top_1:.0%}",
-        counts,
-        verdict,
+        item.task,
+        item.format,
+        size(item.bytes) if item.is_kept else "",
+        *("" if value is None else f"{value:.1f}" for value in seconds),
+        *_parity(item),
     ]
 
 
@@ -229,32 +196,108 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
     """Prints whether each artifact agrees."""
     if as_json:
         console.result(json.dumps(done.as_dict(), indent=2))
-        return
-    rows: list[list[Cell]] = [
-        [str(item.path), *_parity(item.report, item.error)] for item in done.artifacts
-    ]
-    console.table([Column("artifact", folds=True), *_PARITY_COLUMNS], rows)
-    for path, why in done.skipped.items():
+    else:
+        _verified(console, done)
+    skipped = list(done.skipped.items())
+    for path, why in skipped[:_MOST_SKIPPED]:
         console.say(f"skipped: {path}, because it is {why}")
+    if more := skipped[_MOST_SKIPPED:]:
+        console.say(f"and {len(more)} more")
     for item in done.artifacts:
         if item.error is not None:
             console.error(item.error)
         elif item.report and not item.passed:
-            lines = item.report.failures()
-            console.error("\n".join([f"{item.path.name} does not agree:", *lines]))
+            _differs(console, item.path, "", item.report.failures())
 
 
-def installed(console: consoles.Console, placed: Iterable[Installed]) -> None:
+def _verified(console: consoles.Console, done: Verification) -> None:
+    compared = [(item, item.report) for item in done.artifacts if item.report]
+    kinds = {(report.task, report.format) for _, report in compared}
+    are_told_apart = len(kinds) == len(compared)
+    columns = [
+        Column("artifact", folds=True),
+        Column("task", optional=0 if are_told_apart else 6),
+        Column("format", optional=0 if are_told_apart else 5),
+        *_PARITY_COLUMNS,
+    ]
+    rows: list[list[Cell]] = [
+        [
+            "" if are_told_apart else str(item.path),
+            report.task,
+            report.format,
+            *_parity(item),
+        ]
+        for item, report in compared
+    ]
+    if rows:
+        console.table(columns, rows)
+    agreeing = sum(item.passed for item in done.artifacts)
+    total = counted(len(done.artifacts), "artifact")
+    console.result(f"\n{agreeing} of {total} agree with the checkpoint")
+
+
+def _parity(item: ExportedArtifact | VerifiedArtifact) -> list[Cell]:
+    from exporters import parity
+
+    report = item.report
+    if report is None:
+        failed = item.error is not None
+        return ["", "", "", "", Verdict(item.result, False) if failed else item.result]
+    weights, main = report.weights, report.main
+    error = cosine = top_1 = ""
+    if main:
+        most, least = main.tolerance.max_error, main.tolerance.min_cosine
+        error = f"{parity.figure(main.relative_error, most, 2)} / {most:g}"
+        cosine = f"{parity.figure(main.cosine, least)} / {least:g}"
+        top_1 = "" if main.top_1 is None else f"{main.top_1:.0%}"
+    return [
+        error,
+        cosine,
+        top_1,
+        f"{weights.count - len(weights.wrong)}/{weights.count}",
+        Verdict(item.result, report.passed),
+    ]
+
+
+def _differs(
+    console: consoles.Console, path: Path, consequence: str, failures: Sequence[str]
+) -> None:
+    first = f"{path} does not agree with the checkpoint {consequence}".rstrip()
+    console.error("\n".join([f"{first}:", *failures]))
+
+
+def installed(
+    console: consoles.Console, placed: Iterable[Installed], as_json: bool
+) -> None:
     """Prints where artifacts were placed."""
     for item in placed:
         if item.warning:
             console.say(item.warning)
-        console.result(f"{item.handle}\n  {item.directory}")
+        for place, reason in item.kept.items():
+            console.say(f"{place} is left as it is: {reason}")
+        if not as_json:
+            console.result(f"{item.handle}\n  {item.directory}")
+    if as_json:
+        facts = [
+            {
+                "handle": item.handle,
+                "directory": str(item.directory),
+                "replaced": item.replaced,
+                "names": {name: str(place) for name, place in item.names.items()},
+                "files": [str(file) for file in item.files],
+                "kept": {str(place): why for place, why in item.kept.items()},
+                "warning": item.warning,
+            }
+            for item in placed
+        ]
+        console.result(json.dumps({"installed": facts}, indent=2))
 
 
 def uninstalled(console: consoles.Console, done: Uninstalled) -> None:
     """Prints what was removed, and what was not."""
     for item in done.removed:
+        for place in item.left:
+            console.say(f"{place} holds something else by now, and is left as it is")
         console.result(item.handle)
     console.say(f"{counted(len(done.removed), 'artifact')} removed")
     for item in done.kept:

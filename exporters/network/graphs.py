@@ -111,8 +111,8 @@ class NetworkGraph:
 
     def outputs(self, task: str) -> dict[str, tf.Tensor]:
         """The published outputs of a task: "default" and all its endpoints."""
-        logits = self.endpoints["Logits"]
-        default = self.feature_vector if task == FEATURE_VECTOR else logits
+        is_features = task == FEATURE_VECTOR
+        default = self.feature_vector if is_features else self.endpoints["Logits"]
         return {"default": default} | {
             f"InceptionResnetV2/{name}": self.endpoints[name]
             for name in ENDPOINTS[task]
@@ -146,25 +146,29 @@ class NetworkGraphs:
     def get(
         self,
         *,
+        num_classes: int | None = network.NUM_CLASSES,
         is_training: bool = False,
         image_size: tuple[int, int] | None = None,
-        default_momentum: float = HUB_MOMENTUM,
     ) -> NetworkGraph:
         """Returns the network's graph, built at the first call with these arguments.
 
         Args:
+          num_classes: width of the logits; None for no classifier.
           is_training: batch norm on batch statistics with updates, and dropout.
           image_size: (height, width) in pixels, each at least 75; None leaves both to
             be decided by each batch.
-          default_momentum: batch norm momentum where none is fed.
         """
-        key = (is_training, image_size, default_momentum if is_training else None)
+        key = (num_classes, is_training, image_size)
         if key not in self._graphs:
-            self._graphs[key] = _build(is_training, image_size, default_momentum)
+            self._graphs[key] = _build(*key)
         return self._graphs[key]
 
 
-def _build(is_training, image_size, default_momentum) -> NetworkGraph:
+def _build(
+    num_classes: int | None,
+    is_training: bool,
+    image_size: tuple[int, int] | None,
+) -> NetworkGraph:
     import_tf_slim()
     import tensorflow.compat.v1 as tf
 
@@ -175,10 +179,11 @@ def _build(is_training, image_size, default_momentum) -> NetworkGraph:
             images = tf.placeholder(tf.float32, [None, height, width, 3], name="images")
             inputs = tf.subtract(tf.multiply(images, 2.0, name="Mul"), 1.0, name="Sub")
         momentum = tf.placeholder_with_default(
-            tf.constant(default_momentum), [], name="batch_norm_momentum"
+            tf.constant(HUB_MOMENTUM), [], name="batch_norm_momentum"
         )
         endpoints = network.inception_resnet_v2(
             inputs,
+            num_classes=num_classes,
             is_training=is_training,
             batch_norm_momentum=momentum,
             auxiliary_head=False,

@@ -13,13 +13,18 @@ How much can be known of an artifact without its checkpoint depends on its manif
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import urllib.parse
+from collections.abc import Iterable
 from pathlib import Path
 
-from checkpoints.reader import Checkpoint
+from checkpoints import files
+from checkpoints.files import PathLike
+from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import extra_assets, formats, manifest, verification
-from exporters.artifact import first_line
 from exporters.errors import ArtifactError, ExportError
+from exporters.network.layers import NUM_CLASSES
+from exporters.progress import Progress, Step, silent
+from exporters.tfhub import handles
 
 _FILES = (
     "saved_model.pb",
@@ -33,7 +38,7 @@ class InstallError(ExportError):
 
 
 @dataclasses.dataclass(frozen=True)
-class PublishedArtifact:
+class HubArtifact:
     """An artifact of a format that TF Hub had handles for, checked.
 
     Attributes:
@@ -41,6 +46,8 @@ class PublishedArtifact:
       format: name of its row in `exporters.formats`.
       task: "feature_vector" or "classification".
       is_stand_in: whether its weights are generated, by its record or by the weights.
+      is_published: whether it is of the published network; not of one with classes of
+        its own, for which no published handle stands.
       warning: what could not be checked, None if nothing.
     """
 
@@ -48,48 +55,69 @@ class PublishedArtifact:
     format: str
     task: str
     is_stand_in: bool
+    is_published: bool
     warning: str | None = None
 
     @property
-    def handle(self) -> str:
-        """The URL that TF Hub knew it by."""
-        handle = formats.FORMATS[self.format].handle(self.task)
-        assert handle is not None
-        return handle
+    def urls(self) -> tuple[str, ...]:
+        """The URLs that it was published under, the first one first; or none."""
+        version = formats.FORMATS[self.format].published_version
+        if version is None or not self.is_published:
+            return ()
+        return handles.urls(self.task, version)
+
+    @property
+    def kaggle_models(self) -> tuple[str, ...]:
+        """The names that kagglehub has for it."""
+        version = formats.FORMATS[self.format].published_version
+        if version is None or not self.is_published:
+            return ()
+        return handles.kaggle_models(self.task, version)
 
 
 def find(
-    paths: Iterable[Path], progress: Callable[[str], None] = lambda step: None
-) -> dict[str, PublishedArtifact]:
+    paths: PathLike | Iterable[PathLike],
+    handle: str | None = None,
+    progress: Progress = silent,
+) -> dict[str, HubArtifact]:
     """Finds and checks artifacts, among paths and in directories of them.
 
     Args:
       paths: directories exported as v1, v3, v4 or v5, or directories that hold such;
         other formats in the latter are passed over.
-      progress: called with what is done, as it begins.
+      handle: a URL for one artifact, instead of the one it was published under.
+      progress: told what is done.
 
     Returns:
       Handle -> artifact.
 
     Raises:
-      ArtifactError: a path is no artifact with a handle and holds none, or one is
+      ArtifactError: a path is no artifact of these formats and holds none, or one is
         damaged.
-      InstallError: two artifacts have the same handle.
+      InstallError: two artifacts have the same handle, one has none, or `handle` is no
+        URL or a published one.
     """
-    found: dict[str, PublishedArtifact] = {}
-    for given in paths:
+    if handle is not None:
+        _check_own_handle(handle)
+    found: dict[str, HubArtifact] = {}
+    for given in files.as_paths(paths):
         known = len(found)
         for path in verification.find_artifacts([given])[0]:
-            progress(f"check {path.name}")
+            progress(Step(f"check {path.name}"))
             artifact = _check(path)
             if artifact is None:
                 continue
-            handle = artifact.handle
-            if handle in found:
+            name = handle or next(iter(artifact.urls), None)
+            if name is None:
                 raise InstallError(
-                    f"{found[handle].path} and {path} are both {handle}. Give one."
+                    f"{path} is of a network with classes of its own, and no published "
+                    "handle stands for it. Give it one of yours with --handle."
                 )
-            found[handle] = artifact
+            if name in found:
+                raise InstallError(
+                    f"{found[name].path} and {path} are both {name}. Give one."
+                )
+            found[name] = artifact
         if len(found) == known:
             raise ArtifactError(
                 f"{given} is no artifact that TF Hub had a handle for, and holds none. "
@@ -98,7 +126,27 @@ def find(
     return found
 
 
-def _check(path: Path) -> PublishedArtifact | None:
+def _check_own_handle(handle: str) -> None:
+    """Raises unless a handle can be somebody's own."""
+    try:
+        parts = urllib.parse.urlsplit(handle)
+        steps = parts.path.strip("/").split("/")
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        is_url = False
+    if not is_url or not all(steps) or {".", ".."} & set(steps):
+        raise InstallError(
+            f"handle {handle!r}: expected a URL such as "
+            "https://example.org/models/flowers/1"
+        )
+    if handles.is_published(handle):
+        raise InstallError(
+            f"handle {handle}: this is a name of the published model, and stands for "
+            "nothing else. Expected a URL of your own."
+        )
+
+
+def _check(path: Path) -> HubArtifact | None:
     """Checks an artifact as well as can be; None if it is of another format."""
     if not path.is_dir():
         return None
@@ -117,7 +165,11 @@ def _check(path: Path) -> PublishedArtifact | None:
             f"{path} is incomplete: without {missing[0]}. Export it again."
         )
     if not manifest.path_of(path).is_file():
-        return _open(path)
+        warning = (
+            f"{path} has no manifest beside it. It opens, and its variables have their "
+            "checksums; whether they are a checkpoint's, `irv2 verify` can tell."
+        )
+        return dataclasses.replace(_open(path), warning=warning)
     changed = manifest.changed_files(path)
     if changed:
         raise ArtifactError(
@@ -126,39 +178,38 @@ def _check(path: Path) -> PublishedArtifact | None:
         )
     if record is None or record.format not in had_handles:
         return _open(path)
-    return PublishedArtifact(path, record.format, record.task, record.stand_in)
-
-
-def _open(path: Path) -> PublishedArtifact:
-    """Checks an artifact of which nothing says how it was exported."""
-    _read_variables(path)
-    opened, row = formats.open_artifact(path)
-    with opened:
-        weights = {name: stored.values for name, stored in opened.weights().items()}
-    is_generated = Checkpoint(weights, path=path).is_stand_in
-    return PublishedArtifact(
+    return HubArtifact(
         path,
-        row.name,
-        opened.task.name,
-        is_stand_in=is_generated or bool(opened.record and opened.record.stand_in),
-        warning=f"{path} has no manifest beside it. It opens, and its variables have "
-        "their checksums; whether they are a checkpoint's, `irv2 verify` can tell.",
+        record.format,
+        record.task,
+        is_stand_in=record.stand_in,
+        is_published=record.num_classes == NUM_CLASSES and _is_published(path),
     )
 
 
-def _read_variables(path: Path) -> None:
-    """Reads every variable, which compares it with its checksum."""
-    import tensorflow as tf
-
-    part = "variables.index"
+def _open(path: Path) -> HubArtifact:
+    """Finds out what an artifact is, and checks it, by opening it."""
     try:
-        reader = tf.train.load_checkpoint(str(path / "variables" / "variables"))
-        for name in reader.get_variable_to_shape_map():
-            part = f"variable {name}"
-            reader.get_tensor(name)
-    except Exception as error:  # TensorFlow raises a dozen types for damaged files.
-        is_checksum = "checksum" in str(error).lower()
-        reason = "does not match its checksum" if is_checksum else first_line(error)
-        raise ArtifactError(
-            f"{path} is damaged: in variables/, {part}: {reason}. Export it again."
-        ) from error
+        # Reading a variable compares it with its checksum.
+        weights = open_checkpoint(path / "variables" / "variables", check_layout=False)
+    except CheckpointError as error:
+        raise ArtifactError(f"{path} is damaged: {error} Export it again.") from error
+    opened, row = formats.open_artifact(path)
+    opened.close()
+    has_own_classes = weights.num_classes not in (None, NUM_CLASSES) or (
+        opened.record is not None and opened.record.num_classes != NUM_CLASSES
+    )
+    return HubArtifact(
+        path,
+        row.name,
+        opened.task.name,
+        is_stand_in=weights.is_stand_in
+        or bool(opened.record and opened.record.stand_in),
+        is_published=not has_own_classes and _is_published(path),
+    )
+
+
+def _is_published(path: Path) -> bool:
+    """Whether a manifest does not say that an artifact has no published handle."""
+    file = manifest.path_of(path)
+    return not file.is_file() or files.read_json(file).get("handle", "") is not None

@@ -1,33 +1,31 @@
-"""Puts artifacts where the TF Hub library looks first, and takes them out again.
+"""Puts artifacts where TF Hub's clients look first, and takes them out again.
 
-The library keeps a module that it downloaded in `<cache>/<SHA-1 of the handle>/`, and
-does not ask the network for what is there already (tensorflow-hub, resolver.py and
+tensorflow-hub keeps a module that it downloaded in `<cache>/<SHA-1 of the handle>/`, and
+does not ask the network for what is there already (resolver.py and
 compressed_module_resolver.py, the same from 0.1 to 0.16.1). An artifact placed there is
 what `hub.Module(handle)`, `hub.KerasLayer(handle)` and `hub.load(handle)` load.
+kagglehub does the same with `<cache>/models/<name>/`, if the file `<name>.complete` is
+beside it (cache.py, the same from 0.1 to 1.0). An artifact lies in the first place, and
+all others are links to it.
 
 Beside each directory that is placed lies a receipt, by which it can be told from what
-the library or somebody else put into the same cache. Programs that clean temporary
-directories delete single files: where files are only missing, nobody's work is lost.
+a library or somebody else put into the same cache.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime
-import hashlib
 import os
 import shutil
-import socket
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from checkpoints import files
-from exporters.tfhub.artifacts import InstallError, find
-
-_RECEIPT_SUFFIX = ".irv2.json"
-_DESCRIPTOR_SUFFIX = ".descriptor.txt"
+from checkpoints.files import PathLike
+from exporters.progress import Progress, Step, silent
+from exporters.tfhub import handles, links, receipts
+from exporters.tfhub.artifacts import HubArtifact, InstallError, find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,15 +33,22 @@ class Installed:
     """An artifact that was placed in a cache.
 
     Attributes:
-      handle: the URL that it answers for.
+      handle: the URL that it was installed under.
       directory: where it lies.
       replaced: whether it replaced files that lay there.
+      names: every name that it answers to, URLs and kagglehub's names -> the directory,
+        or the link to it.
+      files: what was placed beside these: descriptor, receipt, and kagglehub's markers.
+      kept: places of further names that are left as they are -> why.
       warning: what could not be checked, None if nothing.
     """
 
     handle: str
     directory: Path
     replaced: bool
+    names: Mapping[str, Path]
+    files: tuple[Path, ...]
+    kept: Mapping[Path, str]
     warning: str | None = None
 
 
@@ -52,14 +57,16 @@ class Found:
     """An installed artifact as `uninstall` found it.
 
     Attributes:
-      handle: the URL that it answered for.
+      handle: the URL that it was installed under.
       directory: where it lay.
       changed: files that were changed or added since, by path below the directory.
+      left: places of further names that hold something else by now.
     """
 
     handle: str
     directory: Path
     changed: tuple[str, ...]
+    left: tuple[Path, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,21 +80,6 @@ class Uninstalled:
 
     removed: tuple[Found, ...]
     kept: tuple[Found, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Receipt:
-    """What was placed in a cache.
-
-    Attributes:
-      handle: the URL that it answers for.
-      files: path below the directory -> SHA-256.
-      descriptor: content of the descriptor file beside the directory.
-    """
-
-    handle: str
-    files: Mapping[str, str]
-    descriptor: str
 
 
 def default_cache_directory() -> Path:
@@ -106,19 +98,33 @@ def default_cache_directory() -> Path:
 
 def cached_directory(handle: str, cache_directory: Path | None = None) -> Path:
     """Returns where the library looks for a handle, exactly as users type it."""
-    name = hashlib.sha1(handle.encode("utf-8")).hexdigest()
-    return (cache_directory or default_cache_directory()) / name
+    return (cache_directory or default_cache_directory()) / handles.cached_name(handle)
+
+
+def default_kaggle_directory() -> Path | None:
+    """Returns kagglehub's cache: KAGGLEHUB_CACHE or its default; None without a home."""
+    configured = os.environ.get("KAGGLEHUB_CACHE")
+    default = Path(os.path.expanduser("~")) / ".cache" / "kagglehub"
+    return (
+        Path(configured) if configured else default if default.is_absolute() else None
+    )
 
 
 def install(
-    artifacts: Iterable[Path],
-    cache_directory: Path | None = None,
+    artifacts: PathLike | Iterable[PathLike],
+    cache: PathLike | None = None,
+    kaggle_cache: PathLike | None = None,
     *,
+    handle: str | None = None,
     allow_stand_in: bool = False,
     force: bool = False,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = silent,
 ) -> tuple[Installed, ...]:
-    """Copies artifacts into the library's cache, under their published handles.
+    """Copies artifacts into the library's cache, under every name they are known by.
+
+    An artifact lies under the URL that it was published under; for the other names of
+    `exporters.tfhub.handles` there are links, or copies where no links can be made. A
+    name whose place holds something else is left alone, and said.
 
     Each is checked first, as well as can be without its checkpoint: see
     `exporters.tfhub.artifacts`. All are placed, or none: if one is bad, nothing is
@@ -130,64 +136,66 @@ def install(
     Args:
       artifacts: directories exported as v1, v3, v4 or v5, or directories that hold
         such; other formats in the latter are passed over.
-      cache_directory: the library's cache, by default the one it will use.
+      cache: the library's cache, by default the one it will use.
+      kaggle_cache: kagglehub's cache. By default the one it will use; but if
+        `cache` is given, only where KAGGLEHUB_CACHE says so.
+      handle: a URL to install one artifact under, instead of its published names. It
+        must be given for one that has none, since its network has classes of its own.
       allow_stand_in: install generated weights, which classify nothing, under the
         handle of the trained ones.
       force: replace what is there, whoever put it there: changes of an installed
-        artifact, and what the library downloaded or others put there, are deleted.
-      progress: called with what is done, as it begins.
+        artifact, and what a library downloaded or others put there, are deleted.
+      progress: told what is done.
 
     Returns:
       What was installed, in the order found.
 
     Raises:
       ArtifactError: a path is no artifact with a handle, or is damaged.
-      InstallError: an artifact is a stand-in, two have the same handle, or something is
-        there already.
+      InstallError: an artifact is a stand-in, two have the same handle, one has none,
+        or something is there already.
       OSError: the cache cannot be written. It is as it was before.
     """
-    cache = _checked_cache(cache_directory)
+    root = _checked_cache(cache)
+    models = Path(kaggle_cache) if kaggle_cache else None
+    if models is None and (cache is None or os.environ.get("KAGGLEHUB_CACHE")):
+        models = default_kaggle_directory()
     # First of all, so that a cache that cannot be written is found at once.
-    with files.scratch_beside(cache / "artifacts") as scratch:
-        chosen = find(artifacts, progress)
-        for handle, artifact in chosen.items():
+    with files.scratch_beside(root / "artifacts") as scratch:
+        chosen = find(artifacts, handle, progress)
+        for url, artifact in chosen.items():
             if artifact.is_stand_in and not allow_stand_in:
                 raise InstallError(
-                    f"{artifact.path} is a stand-in: whoever loads {handle} would get "
+                    f"{artifact.path} is a stand-in: whoever loads {url} would get "
                     "weights that classify nothing. Export a trained checkpoint, or "
                     "insist with --allow-stand-in."
                 )
-        placed, moves = [], {}
-        for handle, artifact in chosen.items():
-            progress(f"copy {artifact.path.name}")
-            directory = cached_directory(handle, cache)
-            copy = scratch / directory.name
+        plans = []
+        for url, artifact in chosen.items():
+            progress(Step(f"copy {artifact.path.name}"))
+            copy = scratch / cached_directory(url, root).name
             shutil.copytree(artifact.path, copy)
-            receipt = _Receipt(handle, _digests(copy), _descriptor(handle))
-            if not force:
-                _check_replaceable(directory, receipt)
-            files.write_json(
-                _beside(copy, _RECEIPT_SUFFIX), dataclasses.asdict(receipt)
-            )
-            _beside(copy, _DESCRIPTOR_SUFFIX).write_text(receipt.descriptor, "utf-8")
-            for suffix in (_RECEIPT_SUFFIX, _DESCRIPTOR_SUFFIX, ""):
-                moves[_beside(copy, suffix)] = _beside(directory, suffix)
-            is_replaced = bool(_digests(directory))
-            placed.append(Installed(handle, directory, is_replaced, artifact.warning))
+            places = {} if handle else _places(artifact, root, models)
+            plan = _plan(copy, url, root, places, force=force)
+            plans.append(dataclasses.replace(plan, warning=artifact.warning))
+        moves: dict[Path, Path] = {}
+        for plan in plans:
+            directory = plan.directory
+            copy = scratch / directory.name
+            moves |= dict(zip(receipts.written(copy), receipts.written(directory)))
+            moves[copy] = directory
         files.replace(moves, scratch)
-    return tuple(placed)
+    return tuple(map(_with_links, plans))
 
 
-def uninstall(
-    cache_directory: Path | None = None, *, force: bool = False
-) -> Uninstalled:
-    """Removes what `install` placed in a cache, and nothing else.
+def uninstall(cache: PathLike | None = None, *, force: bool = False) -> Uninstalled:
+    """Removes what `install` placed in a cache, and the links to it; nothing else.
 
     An artifact in which files were changed or added since is kept. One in which files
     are missing is removed.
 
     Args:
-      cache_directory: the library's cache, by default the one it will use.
+      cache: the library's cache, by default the one it will use.
       force: remove changed artifacts as well, with all that was added to them.
 
     Returns:
@@ -195,107 +203,131 @@ def uninstall(
 
     Raises:
       InstallError: the cache is no directory of this machine's.
+      OSError: something cannot be removed. Its receipt stays, so it can be tried again.
     """
-    cache = _checked_cache(cache_directory)
+    root = _checked_cache(cache)
     removed, kept = [], []
-    for path in sorted(cache.glob(f"*{_RECEIPT_SUFFIX}")):
-        directory = path.with_name(path.name.removesuffix(_RECEIPT_SUFFIX))
-        receipt = _read_receipt(directory)
+    for path in sorted(root.glob(f"*{receipts.SUFFIX}")):
+        directory = path.with_name(path.name.removesuffix(receipts.SUFFIX))
+        receipt = receipts.read(directory)
         if receipt is None:
             continue
-        changed = _changed_files(directory, receipt.files)
-        found = Found(receipt.handle, directory, tuple(changed))
+        changed = receipts.changed_files(directory, receipt.files)
         if changed and not force:
-            kept.append(found)
-        else:
-            _remove(directory, receipt)
-            removed.append(found)
+            kept.append(Found(receipt.handle, directory, changed))
+            continue
+        left = tuple(
+            place
+            for place in (root / link for link in receipt.links)
+            if not links.remove(place, directory, receipt.files)
+        )
+        links.remove_whole(directory)
+        receipts.remove(directory, receipt)
+        removed.append(Found(receipt.handle, directory, changed, left))
     return Uninstalled(tuple(removed), tuple(kept))
 
 
-def _checked_cache(cache_directory: Path | None) -> Path:
-    cache = cache_directory or default_cache_directory()
+def _checked_cache(directory: PathLike | None) -> Path:
+    cache = Path(directory or default_cache_directory()).absolute()
     if cache.exists() and not cache.is_dir():
         raise InstallError(f"{cache} is a file; expected the library's cache directory")
     return cache
 
 
-def _check_replaceable(directory: Path, receipt: _Receipt) -> None:
-    """Raises if anything would be lost by replacing a directory.
+def _places(
+    artifact: HubArtifact, cache: Path, kaggle_directory: Path | None
+) -> dict[str, Path]:
+    """Returns where clients look for an artifact by its further names."""
+    places = {url: cached_directory(url, cache) for url in artifact.urls[1:]}
+    if kaggle_directory:
+        models = kaggle_directory.absolute() / "models"
+        places |= {name: models / name for name in artifact.kaggle_models}
+    return places
 
-    Args:
-      directory: a place in the cache.
-      receipt: of what is to be placed there.
+
+def _plan(
+    copy: Path, handle: str, cache: Path, places: Mapping[str, Path], *, force: bool
+) -> Installed:
+    """Decides what will be where, and writes the receipt of a copied artifact.
+
+    Raises:
+      InstallError: something is there already.
     """
-    if not _changed_files(directory, receipt.files):
-        return
-    previous = _read_receipt(directory)
-    if previous is None:
-        raise InstallError(
-            f"{directory} already holds {receipt.handle}, and irv2 did not put it "
-            "there. Use another --cache, or replace it with --force, which deletes it."
-        )
-    changed = _changed_files(directory, previous.files)
-    if changed:
-        raise InstallError(
-            f"{directory} was changed since irv2 installed it: "
-            f"{', '.join(changed[:3])}. Use --force to replace it, which deletes the "
-            "changes."
-        )
-
-
-def _descriptor(handle: str) -> str:
-    """A text as the library writes it, for people who wonder what a directory is."""
-    return (
-        f"Module: {handle}\nDownload Time: {datetime.datetime.today()}\n"
-        f"Downloader Hostname: {socket.gethostname()} (PID:{os.getpid()})"
+    directory = cached_directory(handle, cache)
+    previous = receipts.read(directory)
+    content = receipts.digests(copy)
+    known = [content, previous.files] if previous else [content]
+    is_replaced = bool(receipts.digests(directory))
+    if is_replaced and not force:
+        _check_replaceable(directory, handle, known)
+    free = {
+        name: place
+        for name, place in places.items()
+        if force or links.is_free(place, directory, known)
+    }
+    recorded = [
+        place.name if place.parent == cache else str(place) for place in free.values()
+    ]
+    # Those of before may lie in another cache of kagglehub's.
+    recorded += [
+        link for link in (previous.links if previous else ()) if link not in recorded
+    ]
+    receipts.write(copy, handle, content, recorded)
+    return Installed(
+        handle,
+        directory,
+        replaced=is_replaced,
+        names=free,
+        files=receipts.written(directory),
+        kept={
+            place: "it holds what irv2 did not put there"
+            for name, place in places.items()
+            if name not in free
+        },
     )
 
 
-def _remove(directory: Path, receipt: _Receipt) -> None:
-    """Removes an installed directory and its descriptor, and then its receipt."""
-    if os.path.lexists(directory):
-        with files.scratch_beside(directory) as scratch:
-            # So that the library never sees half of it.
-            directory.rename(scratch / "removed")
-    descriptor = _beside(directory, _DESCRIPTOR_SUFFIX)
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        if descriptor.read_text("utf-8") == receipt.descriptor:
-            descriptor.unlink()
-    _beside(directory, _RECEIPT_SUFFIX).unlink()
+def _check_replaceable(
+    directory: Path, handle: str, known: Sequence[Mapping[str, str]]
+) -> None:
+    """Raises if anything would be lost by replacing a directory of the cache.
+
+    Args:
+      directory: a place in the cache.
+      handle: what is to be placed there.
+      known: files of what is to be placed there and, if there was an installation
+        before, of what it placed.
+    """
+    changed = [receipts.changed_files(directory, content) for content in known]
+    if not all(changed):
+        return
+    if len(changed) == 1:
+        raise InstallError(
+            f"{directory} already holds {handle}, and irv2 did not put it there. Use "
+            "another --cache, or replace it with --force, which deletes it."
+        )
+    raise InstallError(
+        f"{directory} was changed since irv2 installed it: "
+        f"{', '.join(changed[-1][:3])}. Use --force to replace it, which deletes the "
+        "changes."
+    )
 
 
-def _beside(directory: Path, suffix: str) -> Path:
-    return directory.with_name(directory.name + suffix)
-
-
-def _read_receipt(directory: Path) -> _Receipt | None:
-    """Reads what was installed in a directory of a cache, None if it was not."""
-    try:
-        receipt = _Receipt(**files.read_json(_beside(directory, _RECEIPT_SUFFIX)))
-        is_ours = cached_directory(receipt.handle, directory.parent) == directory
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-    return receipt if is_ours and isinstance(receipt.files, dict) else None
-
-
-def _changed_files(directory: Path, known: Mapping[str, str]) -> list[str]:
-    """Names what is in a directory and not among known files, by their digests."""
-    return [
-        name
-        for name, digest in _digests(directory).items()
-        if known.get(name) != digest
-    ]
-
-
-def _digests(directory: Path) -> dict[str, str]:
-    """SHA-256 of every file by path below a directory; "" for what is no file."""
-    if directory.is_symlink() or not directory.is_dir():
-        return {".": ""} if os.path.lexists(directory) else {}
-    return {
-        path.relative_to(directory).as_posix(): files.digest(path)
-        if path.is_file() and not path.is_symlink()
-        else ""
-        for path in sorted(directory.rglob("*"))
-        if path.is_symlink() or not path.is_dir()
-    }
+def _with_links(plan: Installed) -> Installed:
+    """Makes the links to an artifact; what cannot be made is said."""
+    names, markers, failed = {plan.handle: plan.directory}, [], {}
+    for name, place in plan.names.items():
+        try:
+            links.make(place, plan.directory)
+        except OSError as error:
+            failed[place] = str(error)
+            continue
+        names[name] = place
+        if marker := links.marker_of(place, plan.directory):
+            markers.append(marker)
+    return dataclasses.replace(
+        plan,
+        names=names,
+        files=(*plan.files, *markers),
+        kept={**plan.kept, **failed},
+    )

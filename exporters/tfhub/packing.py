@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from checkpoints import files
+from checkpoints.files import PathLike
+from exporters.progress import Progress, Step, silent
 from exporters.tfhub.artifacts import InstallError, find
 
 _PART_BYTES = 1 << 20
@@ -31,7 +33,7 @@ class Packed:
 
     Attributes:
       path: the .tar.gz file.
-      handle: the URL that TF Hub knew the artifact by.
+      handle: the URL whose path it has.
       bytes: size of the file.
       warning: what could not be checked of the artifact, None if nothing.
     """
@@ -43,15 +45,16 @@ class Packed:
 
 
 def pack(
-    artifacts: Iterable[Path],
-    output_directory: Path,
+    artifacts: PathLike | Iterable[PathLike],
+    output: PathLike,
     *,
+    handle: str | None = None,
     force: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = silent,
 ) -> tuple[Packed, ...]:
     """Packs artifacts for any web server, from which the library can download them.
 
-    Below `output_directory`, each has the path of its handle, with .tar.gz added:
+    Below `output`, each has the path of its handle, with .tar.gz added:
     `google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz`. With that directory
     served at https://example.org/, the consumer's handle is
     `https://example.org/google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz`.
@@ -65,24 +68,27 @@ def pack(
 
     Args:
       artifacts: as for `exporters.tfhub.cache.install`.
-      output_directory: where to pack to.
+      output: where to pack to.
+      handle: a URL whose path one artifact takes, instead of its published one's. It
+        must be given for one that has none, since its network has classes of its own.
       force: replace existing files.
-      progress: called with the number of bytes of the artifacts that are packed, and
-        of all.
+      progress: told what is done, in bytes of all artifacts.
 
     Returns:
       The files, one per artifact, in the order found.
 
     Raises:
       ArtifactError: a path is no artifact with a handle, or is damaged.
-      InstallError: a file exists already, or two artifacts have the same handle.
+      InstallError: a file exists already, two artifacts have the same handle, or one
+        has none.
       OSError: a file cannot be written.
     """
+    output_directory = Path(output)
     if output_directory.exists() and not output_directory.is_dir():
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.
     with files.scratch_beside(output_directory / "archives") as scratch:
-        chosen = find(artifacts)
+        chosen = find(artifacts, handle, progress)
         destinations = {
             handle: _destination(output_directory, handle, artifact.is_stand_in)
             for handle, artifact in chosen.items()
@@ -98,7 +104,7 @@ def pack(
         def count(number: int) -> None:
             nonlocal done
             done += number
-            progress(done, total)
+            progress(Step("pack", done=done, total=total, unit="bytes"))
 
         packed = []
         for handle, artifact in chosen.items():
@@ -115,7 +121,7 @@ def pack(
 
 def _destination(output: Path, handle: str, is_stand_in: bool) -> Path:
     mark = "-stand-in" if is_stand_in else ""
-    path = urllib.parse.urlsplit(handle).path.lstrip("/")
+    path = urllib.parse.urlsplit(handle).path.strip("/").removesuffix(".tar.gz")
     return output / f"{path}{mark}.tar.gz"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_checkpoints
 from local_server import (
     ARCHIVE,
     CHECKPOINT,
@@ -32,10 +33,11 @@ from local_server import (
     serve,
 )
 
-from checkpoints import download
+from checkpoints import published
 from checkpoints.archive import ArchiveError
-from checkpoints.download import cache_directory, fetch, is_published
+from checkpoints.download import cache_directory, fetch
 from checkpoints.http_transfer import DownloadError
+from checkpoints.reader import open_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -236,8 +238,13 @@ def test_content_length_too_long(server: Server, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "options", "message"),
     [
-        (archive_bytes({NAME: b"1", "b.ckpt": b"2"}), {}, f"b.ckpt, {NAME}; expected"),
-        (archive_bytes({"model.data": b"1"}), {}, "holds model.data; expected one"),
+        (
+            archive_bytes({NAME: CHECKPOINT, "b.ckpt": CHECKPOINT}),
+            {},
+            f"holds 2 checkpoints: b.ckpt, {NAME}. ",
+        ),
+        (archive_bytes({"a.txt": b"1"}), {}, "holds no checkpoint. Found: a.txt."),
+        (archive_bytes({NAME: CHECKPOINT, "lock": b""}), {}, "of the name 'lock'"),
         (archive_bytes({}), {}, "holds no checkpoint file"),
         (ARCHIVE, {"max_unpacked_bytes": 1000}, "at most 10000 of 1000"),
         (HTML, {}, "damaged"),
@@ -252,6 +259,27 @@ def test_unsuitable_archive(
         get(server, tmp_path / md5, md5=md5, **options)
     assert server.url in str(caught.value) and md5 in str(caught.value)
     assert left(tmp_path / md5) == {}
+
+
+def test_archive_of_a_v2_checkpoint(server: Server, tmp_path: Path) -> None:
+    prefix = tmp_path / "model.ckpt-7"
+    small_checkpoints.write_v2(small_checkpoints.variables(), prefix, shards=2)
+    files = {file.name: file.read_bytes() for file in tmp_path.glob("model.ckpt-7.*")}
+    assert len(files) == 3
+    body = archive_bytes({f"run/{name}": content for name, content in files.items()})
+    server.answers = [answer(body=body)]
+    md5 = hashlib.md5(body).hexdigest()
+    folder = tmp_path / md5
+    for _ in range(2):
+        fetched = get(server, folder, md5=md5)
+        assert fetched == folder / "model.ckpt-7"
+        found = open_checkpoint(fetched, check_layout=False)
+        assert found.keys() == small_checkpoints.variables().keys()
+    assert len(server.ranges) == 1
+    (folder / "model.ckpt-7.index").write_bytes(b"damaged")
+    assert get(server, folder, md5=md5) == fetched
+    assert {name: (folder / name).read_bytes() for name in files} == files
+    assert len(server.ranges) == 1
 
 
 # Interruption by the user
@@ -310,45 +338,45 @@ def test_remains_of_a_killed_run(server: Server, folder: Path) -> None:
 
 
 @pytest.fixture
-def published(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fetched(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fetched checkpoint, whose archive counts as the published one."""
-    monkeypatch.setattr(download, "PUBLISHED_MD5", MD5)
+    monkeypatch.setattr(published, "MD5", MD5)
     return get(server, folder)
 
 
 def test_published_is_what_is_in_the_archive_beside_it(
-    published: Path, tmp_path: Path
+    fetched: Path, tmp_path: Path
 ) -> None:
-    assert is_published(published)
+    assert published.is_checkpoint(fetched)
     link = tmp_path / "link.ckpt"
-    link.symlink_to(published)
-    assert is_published(link)
+    link.symlink_to(fetched)
+    assert published.is_checkpoint(link)
     for name in ("copy.ckpt", f"../{NAME}"):
-        copy = published.parent / name
+        copy = fetched.parent / name
         copy.write_bytes(CHECKPOINT)
-        assert not is_published(copy)
-    assert not is_published(published.with_name("missing.ckpt"))
+        assert not published.is_checkpoint(copy)
+    assert not published.is_checkpoint(fetched.with_name("missing.ckpt"))
     for content in (CHECKPOINT[:-1] + b"?", CHECKPOINT[:-1], CHECKPOINT + b"?"):
-        published.write_bytes(content)
-        assert not is_published(published)
-    published.write_bytes(CHECKPOINT)
-    assert is_published(published)
+        fetched.write_bytes(content)
+        assert not published.is_checkpoint(fetched)
+    fetched.write_bytes(CHECKPOINT)
+    assert published.is_checkpoint(fetched)
 
 
-def test_no_other_archive_makes_it_published(published: Path) -> None:
-    archive = published.with_name("archive.tar.gz")
+def test_no_other_archive_makes_it_published(fetched: Path) -> None:
+    archive = fetched.with_name("archive.tar.gz")
     forged = CHECKPOINT[:-1] + b"?"
-    published.write_bytes(forged)
+    fetched.write_bytes(forged)
     archive.write_bytes(archive_bytes({NAME: forged}))
-    assert not is_published(published)
+    assert not published.is_checkpoint(fetched)
     archive.unlink()
-    assert not is_published(published)
+    assert not published.is_checkpoint(fetched)
     archive.mkdir()
-    assert not is_published(published)
+    assert not published.is_checkpoint(fetched)
     archive.rmdir()
     os.mkfifo(archive)
-    assert not is_published(published)
+    assert not published.is_checkpoint(fetched)
 
 
 def test_another_fetched_archive_is_not_published(server: Server, folder: Path) -> None:
-    assert not is_published(get(server, folder))
+    assert not published.is_checkpoint(get(server, folder))

@@ -1,6 +1,8 @@
 """Digests, sizes, scratch space and replacing, for files and directories alike."""
 
+import errno
 import hashlib
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,9 +88,52 @@ def test_scratch_that_cannot_be_made_is_named_by_its_directory(tmp_path, monkeyp
         raise PermissionError(13, "Permission denied", f"{dir}/{prefix}x3h2")
 
     monkeypatch.setattr(files.tempfile, "mkdtemp", refuse)
-    with pytest.raises(PermissionError) as caught, files.scratch_beside(tmp_path / "x"):
+    place = tmp_path / "new" / "folder"
+    with pytest.raises(PermissionError) as caught, files.scratch_beside(place / "x"):
         pass
-    assert caught.value.filename == str(tmp_path)
+    assert caught.value.filename == str(place)
+    assert list(tmp_path.iterdir()) == []
+
+
+FULL = "No space left on device"
+
+
+def test_another_process_may_remove_the_directory_meanwhile(tmp_path, monkeypatch):
+    make = files.tempfile.mkdtemp
+
+    def make_late(prefix, dir):
+        monkeypatch.undo()
+        dir.rmdir()
+        return make(prefix=prefix, dir=dir)
+
+    monkeypatch.setattr(files.tempfile, "mkdtemp", make_late)
+    with files.scratch_beside(tmp_path / "new" / "x") as scratch:
+        assert scratch.is_dir()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, FULL),
+        OSError(errno.ENOSPC, FULL, ".irv2-x3h2/part"),
+        shutil.Error([("source", "copy", f"[Errno 28] {FULL}: 'source' -> 'copy'")]),
+        RuntimeError(f"{{{{node SaveV2}}}} .irv2-x3h2/variables; {FULL} [Op:SaveV2]"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_is_named_whoever_tells_of_it(tmp_path, error):
+    with pytest.raises(OSError) as caught, files.scratch_beside(tmp_path / "x/y"):
+        raise error
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_pass_as_they_are(tmp_path):
+    for error in (OSError(errno.EIO, "Input/output error"), ValueError("no")):
+        with pytest.raises(type(error)) as caught, files.scratch_beside(tmp_path / "x"):
+            raise error
+        assert caught.value is error
 
 
 @pytest.mark.parametrize("failing", ["artifact", "manifest"])

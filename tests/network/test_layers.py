@@ -61,7 +61,12 @@ def test_a_part_has_what_its_endpoints_need_and_no_more():
         "Conv2d_2b_3x3",
         "MaxPool_3a_3x3",
     ]
-    assert list(part.endpoints) == ["MaxPool_3a_3x3", "Conv2d_2a_3x3"]
+    assert list(part.endpoints) == [
+        "Conv2d_1a_3x3",
+        "Conv2d_2a_3x3",
+        "Conv2d_2b_3x3",
+        "MaxPool_3a_3x3",
+    ]
 
 
 @pytest.mark.parametrize("padding, stride", [("SAME", 1), ("VALID", 2)])

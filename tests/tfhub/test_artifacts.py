@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from published_directories import PUBLISHED, checkpoint, make, write_manifest
 
-from exporters import formats, saved_model
-from exporters.artifact import ArtifactError, OpenedArtifact
+from checkpoints.reader import Checkpoint
+from exporters import formats, manifest
+from exporters import record as records
+from exporters.artifact import OpenedArtifact
+from exporters.containers.saved_model import container as saved_model
+from exporters.errors import ArtifactError
+from exporters.network.tasks import TASKS
+from exporters.progress import Step
 from exporters.tfhub import artifacts
 from exporters.tfhub.artifacts import InstallError, find
 
@@ -51,7 +57,7 @@ def test_artifact_of_which_only_the_manifest_is_left_is_passed_over(tmp_path):
 
 def test_path_without_handle(tmp_path):
     onnx = tmp_path / "network.onnx"
-    onnx.write_bytes(b"\x08\x08")
+    onnx.write_bytes(b"\x08\x08\x3a\x00")
     for path in (onnx, tmp_path):
         with pytest.raises(ArtifactError, match="had a handle for"):
             find([path])
@@ -84,27 +90,84 @@ def test_artifact_that_is_not_as_its_manifest_says(artifact):
 def test_what_is_being_checked_is_told(tmp_path):
     names = [make(tmp_path, name).name for name in ("v1", "v4")]
     told = []
-    find([tmp_path], told.append)
-    assert told == [f"check {name}" for name in names]
+    find([tmp_path], progress=told.append)
+    assert told == [Step(f"check {name}") for name in names]
+
+
+# Networks with classes of their own have no published handle
+
+OWN = "https://example.org/models/flowers/1"
+
+
+@pytest.fixture
+def own_classes(tmp_path):
+    """An artifact of which the manifest says that no published handle stands for it."""
+    path = make(tmp_path)
+    file = manifest.path_of(path)
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"handle": None}))
+    return path
+
+
+def test_own_classes_need_a_handle_of_their_own(own_classes):
+    with pytest.raises(InstallError, match=f"{own_classes.name} .*--handle"):
+        find([own_classes])
+    assert paths(find([own_classes], OWN)) == {OWN: own_classes}
+
+
+def test_own_classes_are_found_in_the_classifier(tmp_path, monkeypatch):
+    artifact = make(tmp_path, "v5", "classification", with_manifest=False)
+    for classes in (10, 1001):
+        biases = {"InceptionResnetV2/Logits/Logits/biases": np.zeros(classes)}
+        open_as(monkeypatch, dict(checkpoint()) | biases, task="classification")
+        if classes == 10:
+            with pytest.raises(InstallError, match="--handle"):
+                find([artifact])
+        else:
+            assert list(find([artifact])) == [f"{PUBLISHED}/classification/5"]
+
+
+@pytest.mark.parametrize(
+    "handle",
+    [
+        "flowers",
+        "ftp://example.org/flowers/1",
+        "https://",
+        "https://example.org",
+        "https://example.org/../1",
+        "https://example.org/a//b",
+        "https://[",
+        f"{PUBLISHED}/feature_vector/3",
+        f"{PUBLISHED}/feature_vector/3?tf-hub-format=compressed",
+        "https://www.kaggle.com/models/google/inception-resnet-v2/TensorFlow2/x/1",
+    ],
+)
+def test_handle_that_cannot_be_one_s_own(artifact, handle):
+    with pytest.raises(InstallError, match=r"handle .*xpected a URL"):
+        find([artifact], handle)
 
 
 # Without a manifest, artifacts are opened
 
 
-def open_as(monkeypatch, weights, **facts):
+def open_as(monkeypatch, weights, task="feature_vector", is_stand_in=None):
     """Lets every directory be opened as v5 with these weights."""
+    record = None
+    if is_stand_in is not None:
+        record = dataclasses.replace(
+            records.make("v5", task, checkpoint(), {}), stand_in=is_stand_in
+        )
     opened = OpenedArtifact(
         format="v5",
-        task="feature_vector",
-        checkpoint_identity=None,
-        is_stand_in=None,
+        task=TASKS[task],
+        record=record,
         image_size=None,
+        outputs={},
         run=lambda images: {},
-        weights=lambda: {name: (value, 0.0) for name, value in weights.items()},
+        weights=dict,
     )
-    opened = dataclasses.replace(opened, **facts)
     monkeypatch.setattr(saved_model, "open", lambda path: opened)
-    monkeypatch.setattr(artifacts, "_read_variables", lambda path: None)
+    found = Checkpoint(weights, path=Path("variables"))
+    monkeypatch.setattr(artifacts, "open_checkpoint", lambda path, **_: found)
 
 
 @pytest.mark.parametrize("is_recorded", [True, False, None])
@@ -132,7 +195,9 @@ def test_directory_without_record_is_what_it_opens_as(tmp_path, monkeypatch):
         if with_manifest:
             write_manifest(artifact)
         open_as(monkeypatch, dict(checkpoint()), task="classification")
-        assert list(find([artifact])) == [f"{PUBLISHED}/classification/5"]
+        ((handle, found),) = find([artifact]).items()
+        assert handle == f"{PUBLISHED}/classification/5"
+        assert (found.warning is None) == with_manifest
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +205,7 @@ def bare(exported, tmp_path_factory):
     """Makes a copy of an exported artifact, without its manifest."""
 
     def copy(format_name, task="feature_vector"):
-        name = formats.FORMATS[format_name].artifact_name(task, is_stand_in=True)
+        name = formats.FORMATS[format_name].artifact_name(TASKS[task], is_stand_in=True)
         return shutil.copytree(exported / name, tmp_path_factory.mktemp("bare") / name)
 
     return copy

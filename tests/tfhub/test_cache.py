@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from published_directories import PUBLISHED, content, make
 
-from exporters.artifact import ArtifactError
+from exporters.errors import ArtifactError
+from exporters.progress import Step
 from exporters.tfhub.artifacts import InstallError
 from exporters.tfhub.cache import install, uninstall
 
@@ -50,7 +51,8 @@ def test_install_copies_to_where_the_library_looks(artifact, cache):
     descriptor = (cache / f"{sha1(HANDLE)}.descriptor.txt").read_text()
     assert descriptor.startswith(f"Module: {HANDLE}\nDownload Time: ")
     assert "\nDownloader Hostname: " in descriptor
-    assert len(list(cache.iterdir())) == 3
+    others = [path for path in cache.iterdir() if not path.is_symlink()]
+    assert len(others) == 3
 
 
 def test_install_takes_a_directory_of_artifacts_and_passes_over_the_rest(
@@ -230,7 +232,34 @@ def test_cache_that_cannot_be_written_is_named_before_anything_is_read(tmp_path)
 def test_what_is_being_done_is_told(artifact, cache):
     told = []
     install([artifact], cache, progress=told.append)
-    assert told == [f"check {artifact.name}", f"copy {artifact.name}"]
+    assert told == [Step(f"check {artifact.name}"), Step(f"copy {artifact.name}")]
+
+
+# Under a handle of one's own
+
+OWN = "https://example.org/models/flowers/1"
+
+
+def test_handle_of_one_s_own(artifact, cache, tmp_path):
+    (placed,) = install([artifact], cache, tmp_path / "kaggle", handle=OWN)
+    assert placed.names == {OWN: cache / sha1(OWN)}
+    assert content(cache / sha1(OWN)) == content(artifact)
+    assert len(list(cache.iterdir())) == 3
+    assert not (tmp_path / "kaggle").exists()
+    assert removed(uninstall(cache)) == [OWN]
+
+
+def test_handle_is_for_one_artifact(tmp_path, cache):
+    make(tmp_path / "all", "v1")
+    make(tmp_path / "all", "v4")
+    with pytest.raises(InstallError, match=f"are both {OWN}"):
+        install([tmp_path / "all"], cache, handle=OWN)
+
+
+def test_generated_weights_are_refused_under_any_handle(tmp_path, cache):
+    stand_in = make(tmp_path, is_stand_in=True)
+    with pytest.raises(InstallError, match="stand-in"):
+        install([stand_in], cache, handle=OWN)
 
 
 # Removing
@@ -314,8 +343,9 @@ def test_uninstall_after_the_directory_was_removed(artifact, cache):
         '{"handle": "x"}',
         '{"handle": 3, "files": {}, "descriptor": ""}',
         json.dumps({"handle": "https://else.where/1", "files": {}, "descriptor": ""}),
+        json.dumps({"handle": HANDLE, "files": {}, "descriptor": "", "links": [1]}),
     ],
-    ids=["cut", "list", "deep", "short", "number", "other"],
+    ids=["cut", "list", "deep", "short", "number", "other", "links"],
 )
 def test_uninstall_passes_over_receipts_that_are_none(cache, receipt):
     (cache / sha1(HANDLE)).mkdir(parents=True)

@@ -61,14 +61,14 @@ def write(
 
     saved_model = saved_model_pb2.SavedModel(saved_model_schema_version=1)
     for tags in (_INFERENCE, _TRAINING):
-        graph = build.graphs.get(is_training=tags == _TRAINING)
+        graph = build.graph(is_training=tags == _TRAINING)
         saved_model.meta_graphs.append(
             published_graphs.build(graph, version, task.name, tags)
         )
 
     for name in ("assets", "variables"):
         (path / name).mkdir(parents=True, exist_ok=True)
-    names = sorted(build.graphs.get().variable_names(task.name))
+    names = sorted(build.graph().variable_names(task.name))
     tf.raw_ops.SaveV2(
         prefix=str(path / _VARIABLES),
         tensor_names=names,

@@ -23,7 +23,6 @@ from exporters.build import Build
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
 from exporters.errors import ArtifactError, ExportError
-from exporters.labels import labels
 from exporters.network.layers import transpose
 from exporters.network.quantization import Precision, Quantization
 from exporters.network.tasks import TASKS, Task
@@ -112,8 +111,8 @@ def _metadata(
     }
     if precision.activations == "int8" and build.calibration:
         metadata["calibration"] = build.calibration.description
-    if task.needs_classifier:
-        metadata["labels"] = "\n".join(labels())
+    if task.needs_classifier and build.labels:
+        metadata["labels"] = "\n".join(build.labels)
     return metadata
 
 

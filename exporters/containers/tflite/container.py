@@ -18,15 +18,14 @@ from exporters.build import Build
 from exporters.containers.tflite import reader, support_metadata, writer
 from exporters.containers.tflite.writer import INPUT
 from exporters.errors import ArtifactError, ExportError
-from exporters.labels import labels
 from exporters.network.quantization import Precision, Quantization
 from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 _OUTPUT_DESCRIPTION = {
     "feature_vector": "1536 features.",
-    "logits": "Logits of 1001 classes; the first is background.",
-    "probabilities": "Probabilities of 1001 classes; the first is background.",
+    "logits": "Logits of {} classes{}.",
+    "probabilities": "Probabilities of {} classes{}.",
 }
 
 
@@ -60,6 +59,8 @@ def write(
     output, endpoint = task.output, task.endpoint
     if task.needs_classifier and options.softmax:
         output, endpoint = "probabilities", "Predictions"
+    num_classes = build.checkpoint.num_classes
+    labels = build.labels if task.needs_classifier else None
     is_quantized = precision.activations == "int8"
     outer_type = options.integer_type if is_quantized else "float32"
     description = _description(record)
@@ -70,13 +71,15 @@ def write(
             normalization=(127.5, 127.5) if options.signed_input else (0.0, 255.0),
             input_range=_outer_range(outer_type, input_range),
             output_name=output,
-            output_description=_OUTPUT_DESCRIPTION[output],
+            output_description=_OUTPUT_DESCRIPTION[output].format(
+                num_classes, "; the first is background" if num_classes == 1001 else ""
+            ),
             output_range=(
                 _outer_range(outer_type, (0.0, 1.0))
                 if output == "probabilities"
                 else None
             ),
-            has_labels=task.needs_classifier,
+            has_labels=bool(labels),
         ),
         reader.RECORD: record.to_text().encode(),
         reader.SEAL: reader.UNSEALED,
@@ -94,8 +97,8 @@ def write(
             outer_type=outer_type,
         )
     )
-    if task.needs_classifier:
-        support_metadata.append_labels(path, labels())
+    if labels:
+        support_metadata.append_labels(path, labels)
     reader.seal(path)
 
 
@@ -131,6 +134,8 @@ def open(path: Path) -> OpenedArtifact:
         "softmax", "probabilities" in runner.get_output_details()
     )
     output = "probabilities" if has_softmax and task.needs_classifier else task.output
+    rounded = _quantization(runner.get_output_details()[output])
+    step = float(rounded.scale[0]) if rounded else 0.0
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         try:
@@ -146,7 +151,7 @@ def open(path: Path) -> OpenedArtifact:
         task=task,
         record=record,
         image_size=(int(height), int(width)),
-        outputs={output: Output(output)},
+        outputs={output: Output(output, step=step)},
         run=run,
         weights=file.weights,
         activations=file.activations,

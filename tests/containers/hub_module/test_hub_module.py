@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from published_directories import content
 
-from exporters import images, provenance
-from exporters.artifact import ArtifactError
+from exporters import extra_assets, images
 from exporters.containers.hub_module import container as hub_module
+from exporters.containers.hub_module.versions import V3
+from exporters.errors import ArtifactError
+from exporters.network import tasks
 from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
 
 pytestmark = pytest.mark.slow
@@ -96,8 +99,10 @@ def test_schema_and_tags(exported):
     assert tags == [[], ["train"]]
 
 
-def test_same_checkpoint_same_bytes(exported, export_inputs, tmp_path):
-    hub_module.write(export_inputs, "v3", FEATURE_VECTOR, tmp_path / "again")
+def test_same_checkpoint_same_bytes(exported, build, tmp_path):
+    first = Path(directory(exported, "v3", FEATURE_VECTOR))
+    record = extra_assets.read_record(first)
+    hub_module.write(build, V3, tasks.FEATURE_VECTOR, record, tmp_path / "again")
     first = content(directory(exported, "v3", FEATURE_VECTOR))
     assert content(tmp_path / "again") == first
 
@@ -218,7 +223,7 @@ def test_damaged_variables(module, damage):
 
 
 def test_record_that_does_not_fit(module):
-    path = module / provenance.RECORD
+    path = module / extra_assets.RECORD
     record = json.loads(path.read_text()) | {"format": "v1"}
     replace(path, json.dumps(record).encode())
     refused(module, "recorded as v1 of feature_vector, but")

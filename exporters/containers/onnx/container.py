@@ -37,6 +37,7 @@ _DAMAGE = (
     runtime_errors.InvalidGraph,
     runtime_errors.InvalidProtobuf,
     runtime_errors.NoModel,
+    runtime_errors.NoSuchFile,
     runtime_errors.NotImplemented,
 )
 """What ONNX Runtime raises for files that it cannot use, and for nothing else."""

@@ -47,7 +47,7 @@ pins:
 # Known vulnerabilities of what is pinned.
 audit: $(STAMP)
 	$(INSTALL) --editable '.[audit]'
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

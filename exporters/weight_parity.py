@@ -33,8 +33,10 @@ _SCALE_TOLERANCE = 1e-5
 _HALF_STEP = 0.5001
 """Half a step of rounding, and what float32 arithmetic on it may add."""
 _MEANS_FACTOR = 4
-"""How far channels' means over the calibration images, by which a writer corrects
+"""How far the means of channels over the calibration images, by which a writer corrects
 biases, may be above those of the images compared."""
+_DEVIATIONS = 4
+"""How far rounding errors of a kernel, which are as good as random, may add up."""
 _LEAST_COVERED = 1 / 4
 """Part of the reference's range that rounded activations cover at least, on images that
 they were not calibrated on."""
@@ -185,6 +187,8 @@ def activation_problems(
 def _range_problem(
     found: Quantization, wanted: tuple[float, float], *, must_equal: bool
 ) -> str | None:
+    if found.scale.shape != (1,):
+        return f"it has {found.scale.size} scales, expected one"
     if not (np.isfinite(found.scale) & (found.scale > 0)).all():
         return f"its scale is {found.scale[0]:g}"
     low, high = found.dequantize(np.array([-128, 127]))
@@ -200,7 +204,13 @@ def _range_problem(
         return None
     least = [bound * _LEAST_COVERED for bound in wanted]
     largest_span = (wanted[1] - wanted[0]) * _MOST_COVERED or np.inf
-    if low > least[0] or high < least[1] or high - low > largest_span:
+    is_rectified = wanted[0] == 0  # And so is all that shares its range.
+    if (
+        low > least[0]
+        or high < least[1]
+        or high - low > largest_span
+        or (is_rectified and low < 0)
+    ):
         return f"{says}; the network's from {wanted[0]:.4g} to {wanted[1]:.4g}"
     return None
 
@@ -241,7 +251,7 @@ def _kernel_problem(
     rounding = quantization.of_kernel(expected, bias, input_scale)
     given = found.quantization
     if given is None or given.scale.shape != rounding.scale.shape or given.zero_point:
-        return "no scale for each channel"
+        return "not in steps of a scale for each channel, from 0"
     if not _are_close(given.scale, rounding.scale):
         worst = np.abs(given.scale / rounding.scale - 1).max()
         return f"its scales differ from the checkpoint's by up to {worst:.3g}"
@@ -278,15 +288,17 @@ def _integer_problems(
     assert kernel.quantization is not None
     moved = kernel.quantization.dequantize(kernel.values) - expected_kernel
     means = activations.largest_means[layer.input] * _MEANS_FACTOR
-    window = tuple(range(moved.ndim - 2))
-    shift = np.abs(moved.sum(axis=window)).T @ means
+    moved = moved.sum(axis=tuple(range(moved.ndim - 2)))
+    shift = np.abs(moved.T @ means) + _DEVIATIONS * np.sqrt(moved.T**2 @ means**2)
     values = given.dequantize(bias.values)
     bad = ~(np.abs(values - expected_bias) <= step * _HALF_STEP + shift)
     return None, _difference(values, expected_bias, bad)
 
 
 def _are_close(found: np.ndarray, expected: np.ndarray) -> bool:
-    return bool(np.allclose(found, expected, rtol=_SCALE_TOLERANCE, atol=0))
+    return found.shape == expected.shape and bool(
+        np.allclose(found, expected, rtol=_SCALE_TOLERANCE, atol=0)
+    )
 
 
 def _difference(found: np.ndarray, expected: np.ndarray, bad: np.ndarray) -> str | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
+from onnx import external_data_helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
 from exporters import record as records
@@ -25,7 +25,7 @@ from exporters.containers.onnx.nodes import INPUT, OnnxGraph
 from exporters.errors import ArtifactError, ExportError
 from exporters.network.layers import transpose
 from exporters.network.quantization import Precision, Quantization
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 RECORD = "irv2"
@@ -110,7 +110,7 @@ def _metadata(
     }
     if precision.activations == "int8" and build.calibration:
         metadata["calibration"] = build.calibration.description
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         metadata["labels"] = "\n".join(build.labels)
     return metadata
 
@@ -130,6 +130,9 @@ def open(path: Path) -> OpenedArtifact:
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}. Expected an "
             f"ONNX file exported by irv2. It says: {first_line(error)}"
         ) from error
+    except runtime_errors.RuntimeException:
+        _arrays(path)  # Raises if they lie in other files, which may be missing.
+        raise
     record = _read_record(path, session)
     task = TASKS[record.task]
     nchw = bool(record.options.get("nchw"))
@@ -198,8 +201,13 @@ def _read_record(path: Path, session: onnxruntime.InferenceSession) -> Record:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads all initializers."""
-    graph = onnx.load(path, load_external_data=False).graph
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    if any(map(external_data_helper.uses_external_data, tensors)):
+        raise ArtifactError(
+            f"{path} has weights in other files. It was changed by another tool: "
+            "export it again."
+        )
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
 
 
 def _weights(path: Path) -> Iterator[tuple[str, StoredWeight]]:

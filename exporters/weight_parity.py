@@ -24,7 +24,7 @@ import numpy as np
 
 from exporters.artifact import StoredWeight
 from exporters.network import quantization
-from exporters.network.layers import Conv, Dense, GlobalMean, Network, Softmax
+from exporters.network.layers import Conv, Dense, Flatten, Network, Softmax
 from exporters.network.quantization import Precision, Quantization
 from exporters.reference import Activations
 
@@ -97,7 +97,9 @@ def compare_folded_weights(
       rounded: layer -> how the artifact rounds its output.
       activations: the reference's, where the format rounds activations.
     """
+    found = {name: _as_expected(found[name], expected.get(name)) for name in found}
     wrong = _differing_names(found, expected)
+    rounded = _with_flattened(network, rounded)
     in_float = precision.float_layers(network)
     for layer in network.weighted:
         names = f"{layer.scope}/weights", f"{layer.scope}/biases"
@@ -158,11 +160,10 @@ def activation_problems(
     """
     expected = precision.quantized_activations(network)
     by_name = {layer.name: layer for layer in network.layers}
-    # Containers may compute the mean and flatten it at once.
-    optional = {name for name in expected if isinstance(by_name.get(name), GlobalMean)}
+    rounded = _with_flattened(network, rounded)
     problems = [
         f"activation {name}: not rounded, as the format promises"
-        for name in sorted(expected - optional - rounded.keys())
+        for name in sorted(expected - rounded.keys())
         # In float where it is an output that people read.
         if not isinstance(by_name.get(name), Softmax)
     ]
@@ -213,6 +214,26 @@ def _range_problem(
     ):
         return f"{says}; the network's from {wanted[0]:.4g} to {wanted[1]:.4g}"
     return None
+
+
+def _with_flattened(
+    network: Network, rounded: Mapping[str, Quantization]
+) -> dict[str, Quantization]:
+    """Containers may have just one of two activations that hold the same numbers."""
+    found = dict(rounded)
+    for layer in network.layers:
+        if isinstance(layer, Flatten):
+            for name, same in (layer.name, layer.input), (layer.input, layer.name):
+                if same in found:
+                    found.setdefault(name, found[same])
+    return found
+
+
+def _as_expected(found: StoredWeight, expected: np.ndarray | None) -> StoredWeight:
+    """A matrix may be stored as the kernel of a 1 x 1 convolution."""
+    if expected is None or found.values.shape != (1, 1, *expected.shape):
+        return found
+    return dataclasses.replace(found, values=found.values[0, 0])
 
 
 def _differing_names(

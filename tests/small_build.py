@@ -27,11 +27,12 @@ from exporters.reference import Activations
 IMAGE_SIZE = (75, 75)
 OPTIONS = ExportOptions(image_size=IMAGE_SIZE)
 IMAGES = ParityImages()
+LABELS = tuple("rose tulip daisy poppy lily iris".split())
 
 
 def install(monkeypatch) -> None:
     """Puts the block, and tasks with its endpoints, in place of the real network."""
-    monkeypatch.setattr(layers, "inception_resnet_v2", lambda: BLOCK)
+    monkeypatch.setattr(layers, "inception_resnet_v2", lambda num_classes: BLOCK)
     for name, task in TASKS.items():
         endpoints = tuple(name for name in task.endpoints if name in BLOCK.endpoints)
         monkeypatch.setitem(TASKS, name, dataclasses.replace(task, endpoints=endpoints))
@@ -60,7 +61,7 @@ def build(checkpoint: Checkpoint, options: ExportOptions = OPTIONS) -> Build:
     random = np.random.default_rng(9)
     pixels = random.integers(256, size=(8, *IMAGE_SIZE, 3)) / 255
     images = CalibrationImages(pixels.astype(np.float32), "noise")
-    return Build(checkpoint, options, images)
+    return Build(checkpoint, options, images, LABELS)
 
 
 def write(build: Build, row: Format, task: Task, path: Path) -> Path:

@@ -23,7 +23,7 @@ from checkpoints import files
 from exporters import record as records
 from exporters.artifact import StoredWeight, first_line
 from exporters.containers.tflite.flatbuffer import IDENTIFIER
-from exporters.containers.tflite.writer import from_tflite
+from exporters.containers.tflite.writer import CONVOLUTION, from_tflite
 from exporters.errors import ArtifactError
 from exporters.network.quantization import Quantization
 from exporters.record import Record
@@ -89,12 +89,18 @@ class TFLiteFile:
     def activations(self) -> dict[str, Quantization]:
         """Returns name -> quantization, of the int8 tensors that are no weights."""
         with _damage_named(self.path):
-            return {
+            found = {
                 name: _quantization(tensor)
                 for name, tensor in _tensors(self._model)
                 if tensor.Type() == schema.TensorType.INT8
                 and not name.endswith(_WEIGHTS)
             }
+            for name in [name for name in found if name.endswith(CONVOLUTION)]:
+                before = found.pop(name)
+                after = found.get(name.removesuffix(CONVOLUTION))
+                if after is None or before.scale != after.scale:
+                    raise ValueError(f"{name} has other steps than what it becomes")
+            return found
 
     def _stored(self, tensor: schema.Tensor) -> StoredWeight:
         start, end = _span(self._data, self._model.Buffers(tensor.Buffer()))

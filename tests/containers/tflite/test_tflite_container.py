@@ -18,7 +18,6 @@ from exporters.calibration import CalibrationImages
 from exporters.containers.tflite import container
 from exporters.errors import ExportError
 from exporters.formats import FORMATS, open_artifact
-from exporters.labels import labels
 from exporters.network.tasks import TASKS
 
 WRITTEN = [name for name in FORMATS if name.startswith("tflite-")]
@@ -241,7 +240,7 @@ def test_classes_are_named(small, softmax):
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == [labels_file.text(0)]
         content = archive.read(labels_file.text(0)).decode()
-    assert tuple(content.splitlines()) == labels()
+    assert tuple(content.splitlines()) == small_build.LABELS
 
 
 def test_features_have_no_names(small):
@@ -250,12 +249,6 @@ def test_features_have_no_names(small):
     assert output_tensor.text(0) == "feature_vector"
     assert output_tensor.offset(6) == 0  # No labels.
     assert not zipfile.is_zipfile(path)
-
-
-def test_labels():
-    assert len(labels()) == 1001
-    assert labels()[0] == "background"
-    assert labels()[1] == "tench, Tinca tinca"
 
 
 # The real network

@@ -166,9 +166,9 @@ def test_weights_too_large_for_float16_are_refused_by_name(part):
 def test_everything_between_the_ends_is_in_integers():
     content = _write(BLOCK, INT8)
     tensors = _tensors(content)
-    # The operator that flattens computes the mean; probabilities are for people to read.
+    # The mean is flattened after the classifier; probabilities are for people to read.
     inner = {layer.name for layer in BLOCK.layers} - {
-        "head/mean",
+        "head/features",
         "head/probabilities",
     } | {"in"}
     types = {tensors[name].type for name in inner}

@@ -184,6 +184,8 @@ def export(
     options = options or ExportOptions()
     output = Path(output)
     notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
+    if isinstance(images, str | os.PathLike) and not verify:
+        raise ExportError("--images has no effect without a comparison")
     if calibration_images:
         image_files.files_in(Path(calibration_images))
     _check_directory(output)
@@ -294,24 +296,18 @@ def _check_options(
         if getattr(options, field.name) == field.default:
             continue
         flag = f"--{field.name.replace('_', '-')}"
-        heeds = {
-            (row.name, task.name): field.name in row.options_of(task)
+        heeding = [
+            (row, task)
             for row in rows
             for task in tasks
-        }
-        if not any(heeds.values()):
+            if field.name in row.options_of(task)
+        ]
+        if not heeding:
             of_task = f" of {tasks[0].name}" if len(tasks) == 1 else ""
             raise ExportError(f"{flag} has no effect on {names}{of_task}")
-        without = [
-            row.name
-            for row in rows
-            if not any(heeds[row.name, task.name] for task in tasks)
-        ]
-        without += [
-            task.name
-            for task in tasks
-            if not any(heeds[row.name, task.name] for row in rows)
-        ]
+        heeding_rows, heeding_tasks = zip(*heeding)
+        without = [row.name for row in rows if row not in heeding_rows]
+        without += [task.name for task in tasks if task not in heeding_tasks]
         if without:
             notes.append(f"{flag} has no effect on {', '.join(without)}.")
     if has_calibration_images and not any(row.is_calibrated for row in rows):

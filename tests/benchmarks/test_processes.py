@@ -1,0 +1,41 @@
+"""Commands in processes of their own."""
+
+import sys
+
+import pytest
+
+from benchmarks import processes
+
+
+def python(script):
+    return [sys.executable, "-c", script]
+
+
+def test_seconds_and_output():
+    ended = processes.run(python("import time; time.sleep(0.3); print('done')"))
+    assert 0.3 < ended.seconds < 10
+    assert ended.output == "done\n"
+
+
+def test_memory_is_the_largest_and_in_bytes():
+    script = "data = b'x' * 400_000_000; del data"
+    memory = processes.run(python(script)).memory
+    assert 400_000_000 < memory < 450_000_000
+
+
+def test_much_output_does_not_stop_it():
+    script = "import sys\nfor file in (sys.stdout, sys.stderr): file.write('x' * 10**6)"
+    assert len(processes.run(python(script)).output) == 10**6
+
+
+@pytest.mark.parametrize(
+    "script, said",
+    [
+        ("import sys; print('before'); sys.exit('the reason')", "the reason"),
+        ("print('the reason'); raise SystemExit(3)", "the reason"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+def test_failures_say_why(script, said):
+    with pytest.raises(processes.ProcessError, match=said):
+        processes.run(python(script))

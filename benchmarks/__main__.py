@@ -1,7 +1,7 @@
 """`make bench`: every format, beside the stock tools, on every engine, in one run.
 
 Makes each artifact with a command of its own, whose whole process counts, with and
-without comparing it; runs the artifacts of a container in turn on all engines; prints
+without verifying it; runs the artifacts of a container in turn on all engines; prints
 tables, and keeps the figures as JSON. Stock tools: the tf2onnx command and TensorFlow's
 TFLite converter, both on our v5. For Linux.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import engines, exporting, figures, report
 from benchmarks.engines import UnknownEngineError
-from benchmarks.exporting import Recipe
+from benchmarks.exporting import Made, Recipe
 from benchmarks.figures import Figures
 from benchmarks.measuring import measure
 from exporters.command.console import Console
@@ -37,8 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         rows = select(given.formats)
         chosen = engines.installed(given.engines)
-    except (UnknownFormatError, UnknownEngineError) as error:
+        given.output.mkdir(parents=True, exist_ok=True)
+    except (UnknownFormatError, UnknownEngineError, OSError) as error:
         parser.error(str(error))
+
+    def everything() -> Made:
+        with tempfile.TemporaryDirectory(prefix="irv2-bench-") as directory:
+            return exporting.export(given.checkpoint, Path(directory))
+
     console = Console()
     with (
         tempfile.TemporaryDirectory(prefix="irv2-bench-") as name,
@@ -49,11 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             list(_recipes(given.checkpoint, rows, directory, given.stock)),
             _TASK,
             chosen,
-            everything=functools.partial(
-                exporting.export, given.checkpoint, directory / "everything"
-            )
-            if given.everything
-            else None,
+            everything=everything if given.everything else None,
             repeats=given.repeats,
             threads=given.threads,
             seconds=given.seconds,
@@ -103,9 +105,9 @@ def _recipes(
         return exporting.export(checkpoint, directory / "source", *options).path
 
     for row in rows:
-        for is_compared in (False, True):
+        for is_verified in (False, True):
             yield exporting.ours(
-                checkpoint, row, _TASK, directory, is_compared=is_compared
+                checkpoint, row, _TASK, directory, is_verified=is_verified
             )
         if has_stock:
             path = directory / f"stock-{row.name}{row.container.suffix}"
@@ -174,4 +176,7 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

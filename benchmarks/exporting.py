@@ -19,6 +19,8 @@ TF2ONNX = "tf2onnx"
 CONVERTER = "TensorFlow's converter"
 _OPSET = "17"
 """Of our ONNX files too."""
+_PARTS = ("read", "graphs", "write", "verify")
+"""Fields of `Process`, as `irv2 export` calls them too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Made:
       bytes: size of all its files.
       seconds: of the whole process.
       memory: largest resident memory, in bytes.
-      parts: part of a `benchmarks.figures.Process` -> seconds of it.
-      agreements: of the artifacts that the command compared.
+      parts: field of `benchmarks.figures.Process` -> seconds of the whole.
+      agreements: of the artifacts that were verified.
     """
 
     path: Path
@@ -50,27 +52,27 @@ class Recipe:
       row: the artifact's format.
       tool: that makes it.
       make: makes it, in place of the last one; raises `processes.ProcessError`.
-      is_compared: whether it is compared with the network too.
+      is_verified: whether it is compared with the network as well.
     """
 
     row: Format
     tool: str
     make: Callable[[], Made]
-    is_compared: bool = False
+    is_verified: bool = False
 
 
 def ours(
-    checkpoint: Path, row: Format, task: Task, directory: Path, *, is_compared: bool
+    checkpoint: Path, row: Format, task: Task, directory: Path, *, is_verified: bool
 ) -> Recipe:
     """Returns our way to a format."""
     options = ["--formats", row.name, "--tasks", task.name]
-    if not is_compared:
+    if not is_verified:
         options.append("--no-verify")
 
     def make() -> Made:
         return export(checkpoint, directory, *options)
 
-    return Recipe(row, IRV2, make, is_compared)
+    return Recipe(row, IRV2, make, is_verified)
 
 
 def stock(row: Format, saved_model: Callable[[], Path], path: Path) -> Recipe | None:
@@ -110,16 +112,17 @@ def export(checkpoint: Path, output: Path, *options: str) -> Made:
     ended = processes.run([*command, *options])
     said = json.loads(ended.output)
     artifacts: list[dict[str, Any]] = said["artifacts"]
-    parts = dict(said["seconds"])
-    for artifact in artifacts:
-        for part, seconds in artifact["seconds"].items():
-            parts[part] = parts.get(part, 0) + seconds
+    seconds = [said["seconds"], *(artifact["seconds"] for artifact in artifacts)]
     return Made(
         path=Path(artifacts[0]["path"]) if len(artifacts) == 1 else output,
         bytes=sum(artifact["bytes"] for artifact in artifacts),
         seconds=ended.seconds,
         memory=ended.memory,
-        parts=parts,
+        parts={
+            part: sum(found.get(part, 0) for found in seconds)
+            for part in _PARTS
+            if any(part in found for found in seconds)
+        },
         agreements=tuple(
             _agreement(artifact["parity"])
             for artifact in artifacts

@@ -35,7 +35,7 @@ def measure(
     """Measures making artifacts, and running them.
 
     Args:
-      recipes: ways to artifacts; an artifact may have one with and one without comparing.
+      recipes: ways to artifacts; an artifact may have one that verifies it too.
       task: what all of them are for.
       engines: to run them with, as far as they read them.
       everything: exports all formats of all tasks; None to leave that out.
@@ -57,6 +57,10 @@ def measure(
                 "figures will say so, and little else."
             )
         )
+    whole = None
+    if everything:
+        progress(Step("export all formats of both tasks with one command"))
+        whole = _everything(everything)
     made, failed = _make(recipes, repeats, progress)
     artifacts = [
         _artifact([r for r in recipes if (r.row.name, r.tool) == key], made, failed)
@@ -67,10 +71,6 @@ def measure(
         names = ", ".join(dict.fromkeys(job.format for job in jobs))
         progress(Step(f"run {names}"))
         runs += run(jobs, threads, seconds)
-    whole = None
-    if everything:
-        progress(Step("export all formats of both tasks with one command"))
-        whole = _everything(everything)
     return Figures(
         date=date,
         machine=machine,
@@ -93,9 +93,9 @@ def _make(
         for recipe in recipes:
             if recipe in failed:
                 continue
-            compared = ", compared" if recipe.is_compared else ""
-            name = f"{recipe.row.name} by {recipe.tool}{compared}"
-            progress(Step(f"[{turn}/{repeats}] make {name}"))
+            verb = "make and verify" if recipe.is_verified else "make"
+            name = f"{verb} {recipe.row.name} by {recipe.tool}"
+            progress(Step(f"[{turn}/{repeats}] {name}"))
             try:
                 made[recipe].append(recipe.make())
             except ProcessError as error:
@@ -109,8 +109,8 @@ def _artifact(
     failed: Mapping[Recipe, str],
 ) -> Artifact:
     """Returns what is known of one artifact, from all ways to it."""
-    taken = {way.is_compared: made[way] for way in ways if made[way]}
-    export, compared = (
+    taken = {way.is_verified: made[way] for way in ways if made[way]}
+    export, verified_export = (
         exporting.process(taken[key]) if key in taken else None for key in (False, True)
     )
     return Artifact(
@@ -118,7 +118,7 @@ def _artifact(
         ways[0].tool,
         bytes=next((found[-1].bytes for found in taken.values()), None),
         export=export,
-        verified_export=compared,
+        verified_export=verified_export,
         failed=next((failed[way] for way in ways if way in failed), None),
     )
 

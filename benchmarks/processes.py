@@ -49,6 +49,7 @@ def run(command: Sequence[str]) -> Finished:
             _, status, usage = os.wait4(process.pid, 0)
         except BaseException:  # Whoever ends us ends it too.
             process.kill()
+            process.wait()
             raise
         seconds = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)

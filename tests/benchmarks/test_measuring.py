@@ -86,7 +86,7 @@ def ours(tmp_path):
 
 @pytest.fixture
 def verified(tmp_path):
-    return Recipe(fake_format.FORMAT, IRV2, Tool(tmp_path / "ours"), is_compared=True)
+    return Recipe(fake_format.FORMAT, IRV2, Tool(tmp_path / "ours"), is_verified=True)
 
 
 @pytest.fixture
@@ -218,6 +218,7 @@ def test_a_busy_machine_is_told(run, ours, tmp_path, capfd):
         (["--engines", "caffe"], "'caffe'"),
         (["--repeats", "0"], "from 1 on"),
         (["--threads", "two"], "from 1 on"),
+        (["--output", __file__], "test_measuring.py"),
     ],
 )
 def test_wrong_arguments(arguments, said, capsys):

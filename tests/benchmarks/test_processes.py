@@ -1,10 +1,17 @@
 """Commands in processes of their own."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from benchmarks import processes
+
+ROOT = Path(__file__).parents[2]
 
 
 def python(script):
@@ -39,3 +46,21 @@ def test_much_output_does_not_stop_it():
 def test_failures_say_why(script, said):
     with pytest.raises(processes.ProcessError, match=said):
         processes.run(python(script))
+
+
+def test_it_ends_with_whoever_is_interrupted(tmp_path):
+    path = tmp_path / "pid"
+    child = (
+        f"import os, time; open({str(path)!r}, 'w').write(str(os.getpid())); "
+        "time.sleep(60)"
+    )
+    script = f"from benchmarks import processes; processes.run({python(child)!r})"
+    with subprocess.Popen(python(script), cwd=ROOT, stderr=subprocess.PIPE) as parent:
+        deadline = time.monotonic() + 30
+        while not (path.is_file() and path.read_text()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        parent.send_signal(signal.SIGINT)
+        assert b"KeyboardInterrupt" in parent.communicate(timeout=30)[1]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(path.read_text()), 0)

@@ -18,6 +18,9 @@ class UnknownEngineError(Exception):
     """A name that is no engine's, or that of one that is not installed."""
 
 
+IMAGE_SIZE = (299, 299)
+"""Height and width, in pixels, of all images that artifacts are run on."""
+
 Runner = Callable[[np.ndarray], np.ndarray]
 """Images, float32 [batch, height, width, 3] in [0, 1] -> the artifact's output."""
 
@@ -145,7 +148,7 @@ def _openvino(**properties: str) -> Callable[[Path, int], Runner]:
             model.reshape(list(shape))
             return core.compile_model(model, "CPU", settings)
 
-        shape = (1, *(axis.get_length() for axis in model.input().partial_shape[1:]))
+        shape: tuple[int, ...] = (1, *IMAGE_SIZE, 3)
         compiled = compile_for(shape)
 
         def run(images: np.ndarray) -> np.ndarray:

@@ -18,15 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import processes
-from benchmarks.engines import ENGINES, Engine, Runner
+from benchmarks.engines import ENGINES, IMAGE_SIZE, Engine, Runner
 from benchmarks.figures import IRV2, Run, Spread, parse
 from checkpoints import files
 from exporters import images
-from exporters.artifact import first_line
 
 _TURNS = 5
 _BATCH = 8
-_IMAGE_SIZE = (299, 299)
 
 Key = tuple[str | None, ...]
 
@@ -95,7 +93,7 @@ def measure(
     """
     attempts = [_Attempt(job, threads, table) for job in jobs]
     for batch_size in (1, _BATCH):
-        batch = images.generate(batch_size, *_IMAGE_SIZE, seed=4)
+        batch = images.generate(batch_size, *IMAGE_SIZE, seed=4)
         for _ in range(_TURNS):
             for attempt in attempts:
                 attempt.take_turn(batch, seconds / _TURNS)
@@ -125,7 +123,7 @@ class _Attempt:
             self._runner: Runner = engine.load(Path(job.path), threads)
             self._load = time.monotonic() - start
         except Exception as error:  # Each library has its own.
-            self._failed = first_line(error)
+            self._failed = _in_one_line(error)
 
     def take_turn(self, batch: np.ndarray, seconds: float) -> None:
         """Runs batches until the time is over; at least one."""
@@ -144,7 +142,7 @@ class _Attempt:
                 if now >= end:
                     return
         except Exception as error:
-            self._failed = first_line(error)
+            self._failed = _in_one_line(error)
 
     def run(self) -> Run:
         """Returns the figures, not compared with any others."""
@@ -158,6 +156,10 @@ class _Attempt:
             latency=Spread.of(self._seconds[1]),
             throughput=Spread.of([_BATCH / taken for taken in self._seconds[_BATCH]]),
         )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _compared(

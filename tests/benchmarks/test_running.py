@@ -16,7 +16,7 @@ SECONDS = {"float": 0.02, "int": 0.01, "stock": 0.04}
 def load(path, threads, *, factor=1.0, noise=0.0):
     """Waits as long as the path says, and says what is in the images."""
     if path.name == "damaged":
-        raise ValueError("it is damaged\nin line 3")
+        raise ValueError("it is damaged:\n  in line 3")
     random = np.random.default_rng(0)
 
     def run(images):
@@ -95,7 +95,7 @@ def test_outputs_are_compared_with_our_float32_file_on_its_own_engine(runs):
 @pytest.mark.parametrize(
     "failing, why",
     [
-        (job("damaged", "int"), "it is damaged"),
+        (job("damaged", "int"), "it is damaged: in line 3"),
         (job("only-one", "int"), "only one image"),
         (job("int", "int", engine="absent"), "No module named 'no_such_library'"),
     ],

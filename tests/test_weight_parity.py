@@ -220,6 +220,42 @@ def test_6_biases_corrected_by_other_images_pass():
     assert wrong(INT8, stored_int8(quantized(statistics))) == ()
 
 
+@pytest.mark.parametrize(("moved", "passes"), [(0.0, True), (8.0, False)])
+def test_6_rounding_errors_of_many_weights_hardly_add_up(moved, passes):
+    """Those of 1024 do not excuse a bias that is off by a tenth of the output's range."""
+    network = Network("images", (Conv("b", "images", "B", 8, (1, 1)),), {"B": "b"})
+    kernel = RANDOM.normal(size=(1, 1, 1024, 8)).astype(np.float32)
+    weights = Weights(kernel, np.zeros(8, np.float32))
+    ranges = {"images": (0.0, 1.0), "b": (-40.0, 40.0)}
+    means = {"images": np.full(1024, 0.5)}
+    statistics = Statistics(ranges, means)
+    result = quantization.quantize_network(network, {"B": weights}, statistics, INT8)
+    found = stored_int8(result)
+
+    def move(values):
+        values[3] += moved / result.weights["B"].bias.quantization.scale[3]
+
+    found["B/biases"] = with_values(found["B/biases"], move)
+    compared = compare_folded_weights(
+        found,
+        {"B/weights": weights.kernel, "B/biases": weights.bias},
+        network=network,
+        precision=INT8,
+        rounded=result.activations,
+        activations=Activations(ranges, means),
+    )
+    assert compared.passed == passes
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_6_biases_without_steps_for_each(count):
+    found = stored(INT8)
+    scale = np.ones(count, np.float32)
+    values = found["B/biases"].values
+    found["B/biases"] = StoredWeight(values, Quantization(scale))
+    assert wrong(INT8, found) == ("B/biases: not in steps of input times kernel",)
+
+
 @pytest.mark.parametrize("factor", [0.5, 2])
 def test_6_biases_in_other_steps(factor):
     found = stored(INT8)

@@ -12,7 +12,8 @@ reference's weights and activations, and from the precision that the format prom
 6. int32 biases count in steps of input times kernel, and differ from the reference's by
    what rounding them, and making good for the rounded kernel, can do.
 7. Activations that the format rounds are rounded, and others are not.
-8. Their ranges suit those that the reference's activations have on the images compared.
+8. Their ranges suit those that the reference's activations have on the images compared,
+   and start at 0 where these do.
 """
 
 from __future__ import annotations

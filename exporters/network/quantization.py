@@ -24,6 +24,9 @@ from exporters.network.layers import (
     inputs_of,
 )
 
+UINT8_ZERO = 128
+"""What uint8 has where int8 has 0."""
+
 _LEAST_CHANNEL_SCALE = 1e-6
 """Smallest scale of a kernel's channel, relative to the kernel's largest."""
 _LARGEST_WEIGHT = 127

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 
+from checkpoints.scratch import temporary
 from exporters import images
 from exporters.network.folding import Weights
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
@@ -96,8 +96,8 @@ def measure(
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # Else the last bits depend on how many there are.
-    with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
-        path = Path(directory) / "measuring.onnx"
+    with temporary() as directory:
+        path = directory / "measuring.onnx"
         serialization.write(measuring, path, image_shape=["batch", *images.shape[1:]])
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]

@@ -120,11 +120,10 @@ def runs(request, reference_file, tmp_path_factory):
         for item in request.session.items
         if item.function is test_consumer
     }
-    artifacts = {
-        program: {variable: str(request.getfixturevalue(fixture))}
-        for program, (fixture, variable) in ARTIFACTS.items()
-        if program in {program for _, program in selected}
-    }
+    artifacts = {}
+    for _, program in selected:
+        fixture, variable = ARTIFACTS[program]
+        artifacts[program] = {variable: str(request.getfixturevalue(fixture))}
     directory = tmp_path_factory.mktemp("results")
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         yield {

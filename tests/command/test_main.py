@@ -453,14 +453,31 @@ def test_nothing_is_left_of_an_export_of_nothing(irv2, place, monkeypatch):
     assert tree(place) == before
 
 
-def test_options_without_effect_on_part_of_an_export_are_named(irv2, place):
-    done = irv2(*EXPORT, "--formats", "fake,v3", "--checkpoint", "nowhere.ckpt")
-    assert done.code == main.EXIT_BAD_INPUT
-    done = irv2(
-        *EXPORT, "--formats", "tflite-int8,v1,onnx-float32", "--softmax", "--no-verify"
-    )
-    assert "--softmax has no effect on v1, onnx-float32, feature_vector." in done.err
-    assert "--image-size has no effect on v1." in done.err
+def test_options_without_effect_on_part_of_an_export_are_named(
+    irv2, place, monkeypatch
+):
+    for name, options in {"plain": (), "soft": ("image_size", "softmax")}.items():
+        row = dataclasses.replace(fake_format.FORMAT, name=name, options=options)
+        monkeypatch.setitem(formats.FORMATS, name, row)
+    done = irv2(*EXPORT, "--formats", "fake,plain,soft", "--softmax", "--no-verify")
+    assert done.code == 0
+    lines = done.err.splitlines()
+    assert "--image-size has no effect on plain." in lines
+    assert "--softmax has no effect on fake, plain, feature_vector." in lines
+    recorded = {
+        path.name: json.loads(path.read_text())["options"]
+        for path in (place / "out").glob("*.manifest.json")
+    }
+    name = "inception_resnet_v2-{}.fake.manifest.json"
+    size = {"image_size": [75, 75]}
+    assert recorded == {
+        name.format("feature_vector-fake-75"): size,
+        name.format("classification-fake-75"): size,
+        name.format("feature_vector-plain"): {},
+        name.format("classification-plain"): {},
+        name.format("feature_vector-soft-75"): size,
+        name.format("classification-soft-75-softmax"): size | {"softmax": True},
+    }
 
 
 def test_inspect(irv2, place):
@@ -659,6 +676,10 @@ TROUBLE = {
     "calibration that changes nothing": (
         export(formats="v4", image_size="299", calibration_images="empty"),
         ["--calibration-images has no effect on v4"],
+    ),
+    "images to compare on, and no comparison": (
+        [*export(images="broken images"), "--no-verify"],
+        ["--images has no effect without a comparison"],
     ),
     "labels of another network": (
         export(labels="text.ckpt"),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from checkpoints.scratch import Scratch, temporary
 from exporters import extra_assets
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
@@ -57,19 +57,19 @@ def write(
       path: directory to write.
     """
     saved = build.once(_save_with_signature, task)
-    shutil.copytree(Path(saved.name) / _SAVED, path)
+    shutil.copytree(saved.path / _SAVED, path)
     if not has_signature:
         _remove_signature(path)
     extra_assets.write_record(path, record)
 
 
-def _save_with_signature(build: Build, task: Task) -> tempfile.TemporaryDirectory[str]:
+def _save_with_signature(build: Build, task: Task) -> Scratch:
     """Saves the model as v5; v4 is the same less the signature."""
     import tensorflow as tf
 
     model = _build_model(build, task)
-    directory = tempfile.TemporaryDirectory(prefix="irv2-")
-    saved = Path(directory.name) / _SAVED
+    directory = temporary()
+    saved = directory.path / _SAVED
     tf.saved_model.save(
         model,
         str(saved),

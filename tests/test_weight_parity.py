@@ -19,7 +19,7 @@ NETWORK = Network(
     (
         Conv("a", "images", "A", 6, (3, 3), padding="VALID"),
         Pool("p", "a", "max", (2, 2), 2, "VALID"),
-        Conv("b", "p", "B", 5, (1, 1)),
+        Conv("b", "p", "B", 5, (1, 1), relu=False),
     ),
     {"A": "a", "P": "p", "B": "b"},
 )
@@ -284,12 +284,14 @@ def test_6_integers_computed_of_what_is_not_rounded():
 # Activations
 
 
-def problems(rounded, precision=INT8, input_range=(0.0, 1.0)):
+def problems(
+    rounded, precision=INT8, input_range=(0.0, 1.0), network=NETWORK, **ranges
+):
     return activation_problems(
         rounded,
-        network=NETWORK,
+        network=network,
         precision=precision,
-        activations=ACTIVATIONS,
+        activations=Activations(RANGES | ranges, MEANS),
         input_range=input_range,
     )
 
@@ -348,3 +350,22 @@ def test_8_scales_that_are_none(scale):
     rounded = dict(quantized().activations)
     rounded["a"] = Quantization(np.array([scale], np.float32), -128)
     assert problems(rounded)
+
+
+@pytest.mark.parametrize("low, high", [(-1e5, 0.8), (-0.8, 1e5), (0, 3), (0, 0)])
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+def test_8_ranges_as_the_reference_has_them_pass(low, high, factor):
+    """Even if one side is less than a step."""
+    rounding = quantization.of_range(low * factor, high * factor)
+    assert problems(quantized().activations | {"b": rounding}, b=(low, high)) == []
+
+
+def test_8_what_is_never_below_0_on_some_images_may_be_on_others():
+    rounding = quantization.of_range(-0.1, 3)
+    assert problems(quantized().activations | {"b": rounding}, b=(0.0, 3.0)) == []
+
+
+def test_8_what_is_rectified_starts_at_0():
+    rounded = quantized().activations | {"a": quantization.of_range(-0.5, 3.0)}
+    (line,) = problems(rounded)
+    assert line.startswith("activation a: it ranges from -0.")

@@ -245,7 +245,7 @@ def rounding_shift(
       float32 [channels].
     """
     moved = (rounded - kernel).sum(axis=tuple(range(kernel.ndim - 2)))
-    # No product of matrices: its last bits depend on the number of cores.
+    # No product of matrices: its last bits may depend on the number of cores.
     return (moved * input_mean[:, None]).sum(axis=0).astype(np.float32)
 
 

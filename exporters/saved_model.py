@@ -78,7 +78,7 @@ def _save_with_signature(
     with _rewritten(saved) as saved_model:
         for meta_graph in saved_model.meta_graphs:
             older_tensorflow.make_readable(meta_graph)
-            reproducible.renumber(meta_graph)
+            reproducible.make_reproducible(meta_graph)
     return directory
 
 

@@ -241,7 +241,7 @@ def _build_model(build: Build, task: Task):
         name: tf.Variable(
             build.checkpoint[name], trainable="/moving_" not in name, name=name
         )
-        for name in build.graph().variable_names(task.name)
+        for name in build.graph().variable_names(task)
     }
 
     predictions = {
@@ -291,7 +291,7 @@ def _prediction(
     """Traces the network as a function: images and momentum -> outputs by name."""
     import tensorflow as tf
 
-    tensors = graph.outputs(task.name)
+    tensors = graph.outputs(task)
     if not return_endpoints:
         tensors = {"default": tensors["default"]}
     updates = [update.name for update in graph.updates]

@@ -31,9 +31,9 @@ bench: $(STAMP) $(GENERATED)
 	$(INSTALL) --editable '.[test,bench,openvino]'
 	$(BIN)/python -m benchmarks --checkpoint "$(CHECKPOINT)" $(BENCH)
 
-# The tables of README, from the figures in benchmarks/history/.
+# The tables of README and docs, from the figures in benchmarks/history/.
 tables: $(STAMP)
-	$(BIN)/python -m benchmarks.tables --write README.md
+	$(BIN)/python -m benchmarks.tables --write *.md docs/*.md
 
 # A wheel, made from the source distribution beside it. What earlier builds left would be
 # taken for part of the source.

@@ -1,4 +1,4 @@
-"""Writes the benchmark's tables into a Markdown file, or checks that it has them.
+"""Writes the benchmark's tables into Markdown files, or checks that they have them.
 
 Each is between two comments that name it, and the machine it was measured on:
 
@@ -31,7 +31,7 @@ _MARK = re.compile(r"<!-- /?benchmarks\b")
 
 
 class TablesError(Exception):
-    """Comments that ask for what there is not."""
+    """Tables that are not as the figures say, or cannot be."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,29 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, help="a Markdown file")
+    parser.add_argument("files", type=Path, nargs="+", help="Markdown files")
     parser.add_argument("--history", type=Path, default=HISTORY)
     verb = parser.add_mutually_exclusive_group(required=True)
     verb.add_argument("--write", action="store_true", help="write the tables")
-    verb.add_argument("--check", action="store_true", help="say whether they differ")
+    verb.add_argument("--check", action="store_true", help="say where they differ")
     given = parser.parse_args(arguments)
     console = Console()
-    text = given.file.read_text(encoding="utf-8")
-    try:
-        right = with_tables(text, given.history)
-    except TablesError as error:
-        console.error(f"{given.file}: {error}")
-        return 1
-    if given.write:
-        given.file.write_text(right, encoding="utf-8")
-        return 0
-    if right != text:
-        console.error(
-            f"{given.file} differs from the figures in {given.history}. Write its tables "
-            f"anew: python -m benchmarks.tables --write {given.file}"
-        )
-        return 1
-    return 0
+    code = 0
+    for file in given.files:
+        try:
+            text = file.read_text(encoding="utf-8")
+            right = with_tables(text, given.history)
+            if given.write:
+                file.write_text(right, encoding="utf-8")
+            elif text != right:
+                raise TablesError(
+                    f"its tables are not what is in {given.history}. Write them anew: "
+                    f"python -m benchmarks.tables --write {file}"
+                )
+        except TablesError as error:
+            console.error(f"{file}: {error}")
+            code = 1
+    return code
 
 
 def with_tables(text: str, history: Path = HISTORY) -> str:

@@ -49,6 +49,17 @@ def test_write_mends_it_and_leaves_the_rest_alone(run, tmp_path):
     assert path.read_text() == "# Title\n\n" + SAMPLE.read_text() + "\nEnd"
 
 
+def test_one_file_of_several(run, tmp_path, capfd):
+    right, wrong = tmp_path / "right.md", tmp_path / "wrong.md"
+    right.write_text(SAMPLE.read_text())
+    wrong.write_text(LATENCY)
+    assert run("--check", wrong, right) == 1
+    told = capfd.readouterr().err
+    assert "wrong.md: its tables" in told and "right.md" not in told
+    assert run("--write", right, wrong) == 0
+    assert run("--check", right, wrong) == 0
+
+
 def test_the_newest_figures_count(history, figures):
     newer = dataclasses.replace(figures, runs=figures.runs[:1])
     figures_.write(newer, history / "a-machine" / "2027-01-02.json")
@@ -86,8 +97,9 @@ def test_damaged_figures_are_named(history):
         tables.with_tables(LATENCY, history)
 
 
-def test_readme_says_what_was_measured():
-    text = (ROOT / "README.md").read_text()
-    if "<!-- benchmarks:" not in text:
-        pytest.skip("README asks for no tables yet")
-    assert tables.with_tables(text) == text
+def test_readme_and_docs_say_what_was_measured():
+    paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    texts = {path: path.read_text() for path in paths}
+    if not any("<!-- benchmarks:" in text for text in texts.values()):
+        pytest.skip("they ask for no tables yet")
+    assert {path: tables.with_tables(text) for path, text in texts.items()} == texts

@@ -183,7 +183,7 @@ class Reference(contextlib.AbstractContextManager):
           "<scope>/weights" and "<scope>/biases" in the order of layers.
         """
         if not is_folded:
-            names = self.graph().variable_names(task.name)
+            names = self.graph().variable_names(task)
             return {name: self.checkpoint[name] for name in names}
         part = self.network.up_to([task.endpoint])
         return dict(_named(folding.fold(part, self.checkpoint, input_range)))

@@ -166,21 +166,26 @@ CONTAINERS = (_HUB_MODULE, _SAVED_MODEL, _TFLITE, _ONNX)
 
 _EXACT = Tolerance(max_error=2e-5, min_cosine=0.999999)
 _HALF = Tolerance(max_error=2e-2, min_cosine=0.999)
-# Logits of a stand-in, whose classifier is random, have the most noise: 0.96. Gross
-# faults, such as wrong scales of residuals, are below this; finer ones hide in the noise
-# of quantization, and are found by comparing every weight and every scale.
+# Measured with stand-ins of sixteen seeds, whose random classifiers mostly see noise.
+# Gross faults, such as residuals that are twice as large, are beyond all of these; finer
+# ones hide in the noise of quantization, and are found by comparing every weight and
+# every scale. Averaging over positions takes away most of the noise of the last
+# convolution; of small images, there are few positions to average.
+_LAST_CONVOLUTION = {"Conv2d_7b_1x1": Tolerance(max_error=0.5, min_cosine=0.82)}
+_FEATURES = Tolerance(max_error=0.5, min_cosine=0.9)
+_LOGITS = Tolerance(max_error=0.5, min_cosine=0.8)
 _QUANTIZED = ToleranceWithExceptions(
     max_error=0.25,
     min_cosine=0.95,
-    # Averaging over positions takes away most of the noise of the last convolution.
-    outputs={"Conv2d_7b_1x1": Tolerance(0.4, 0.85)},
-    # Of small images, there are few positions to average.
-    of_small={
-        "global_pool": Tolerance(0.4, 0.9),
-        "PreLogitsFlatten": Tolerance(0.4, 0.9),
-        "Logits": Tolerance(0.5, 0.8),
-        "Predictions": Tolerance(0.5, 0.8),
-    },
+    outputs=_LAST_CONVOLUTION
+    | dict.fromkeys(("Logits", "Predictions"), Tolerance(0.3, 0.92)),
+    of_small=ToleranceWithExceptions(
+        max_error=0.5,
+        min_cosine=0.95,
+        outputs=_LAST_CONVOLUTION
+        | dict.fromkeys(("global_pool", "PreLogitsFlatten"), _FEATURES)
+        | dict.fromkeys(("Logits", "Predictions"), _LOGITS),
+    ),
 )
 
 _FLOAT32 = Precision()

@@ -60,17 +60,18 @@ class ToleranceWithExceptions(Tolerance):
 
     Attributes:
       outputs: TF-Slim's name of an endpoint -> its own tolerance.
-      of_small: the same, for images smaller than 299 x 299.
+      of_small: for images smaller than 299 x 299; None if they are no exception.
     """
 
     outputs: Mapping[str, Tolerance]
-    of_small: Mapping[str, Tolerance]
+    of_small: Tolerance | None = None
 
     def of(self, output: Output, image_size: tuple[int, int] | None) -> Tolerance:
         """Returns the tolerance of an output, for images of a size."""
+        is_small = image_size and math.prod(image_size) < DEFAULT_IMAGE_SIZE**2
+        if is_small and self.of_small:
+            return self.of_small.of(output, image_size)
         own = self.outputs.get(_endpoint(output))
-        if image_size and math.prod(image_size) < DEFAULT_IMAGE_SIZE**2:
-            own = self.of_small.get(_endpoint(output), own)
         return own.of(output, image_size) if own else super().of(output, image_size)
 
 

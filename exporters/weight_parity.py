@@ -12,7 +12,8 @@ reference's weights and activations, and from the precision that the format prom
 6. int32 biases count in steps of input times kernel, and differ from the reference's by
    what rounding them, and making good for the rounded kernel, can do.
 7. Activations that the format rounds are rounded, and others are not.
-8. Their ranges suit those that the reference's activations have on the images compared.
+8. Their ranges suit those that the reference's activations have on the images compared,
+   and start at 0 if these are rectified.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from exporters.artifact import StoredWeight
 from exporters.network import quantization
-from exporters.network.layers import Conv, Dense, Flatten, Network, Softmax
+from exporters.network.layers import Add, Conv, Dense, Flatten, Network, Softmax
 from exporters.network.quantization import Precision, Quantization
 from exporters.reference import Activations
 
@@ -172,21 +173,31 @@ def activation_problems(
             problems.append(f"activation {name}: rounded, which the format does not do")
             continue
         assert activations is not None
-        if isinstance(by_name.get(name), Softmax):
+        layer = by_name.get(name)
+        if isinstance(layer, Softmax):
             if found.zero_point != quantization.PROBABILITIES.zero_point or not (
                 _are_close(found.scale, quantization.PROBABILITIES.scale)
             ):
                 problems.append(f"activation {name}: not in steps of 1/256 from 0")
             continue
         is_input = name == network.input
-        wanted = input_range if is_input else activations.ranges[name]
-        if problem := _range_problem(found, wanted, must_equal=is_input):
+        if problem := _range_problem(
+            found,
+            input_range if is_input else activations.ranges[name],
+            must_equal=is_input,
+            # And so is all that shares its range.
+            is_rectified=isinstance(layer, Conv | Add) and layer.relu,
+        ):
             problems.append(f"activation {name}: {problem}")
     return problems
 
 
 def _range_problem(
-    found: Quantization, wanted: tuple[float, float], *, must_equal: bool
+    found: Quantization,
+    wanted: tuple[float, float],
+    *,
+    must_equal: bool,
+    is_rectified: bool,
 ) -> str | None:
     if found.scale.shape != (1,):
         return f"it has {found.scale.size} scales, expected one"
@@ -203,9 +214,9 @@ def _range_problem(
         ):
             return f"{says}, expected {wanted[0]:g} to {wanted[1]:g}"
         return None
-    least = [bound * _LEAST_COVERED for bound in wanted]
+    step = found.scale[0]  # By which zero, to be exact, may move the ends.
+    least = wanted[0] * _LEAST_COVERED + step, wanted[1] * _LEAST_COVERED - step
     largest_span = (wanted[1] - wanted[0]) * _MOST_COVERED or np.inf
-    is_rectified = wanted[0] == 0  # And so is all that shares its range.
     if (
         low > least[0]
         or high < least[1]

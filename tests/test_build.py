@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import small_build
-from small_networks import BLOCK
 
 from exporters import build as builds
 from exporters.build import ExportOptions
@@ -204,39 +203,3 @@ def test_any_size_of_images_will_do_where_a_file_takes_any(build):
     images = CalibrationImages(np.zeros((2, 80, 90, 3), np.float32), "none")
     build = dataclasses.replace(build, options=options, calibration=images)
     assert build.statistics.ranges.keys() >= {"in", "sum/Relu"}
-
-
-# Checkpoints as training leaves them
-
-
-def trained_like():
-    """Dead channels, tiny variances, large activations, a channel beyond the others."""
-    variables = {name: value.copy() for name, value in small_build.checkpoint().items()}
-    for scope in (FIRST, "scope/left/Relu"):
-        variables[f"{scope}/weights"][..., :2] = 0
-        variables[f"{scope}/BatchNorm/moving_mean"][:2] = 0
-        variables[f"{scope}/BatchNorm/moving_variance"][:4] = 1e-6
-    variables[f"{FIRST}/BatchNorm/beta"][5] = 1e4
-    variables["scope/up/weights"][..., 3] *= 1e5
-    variables["scope/up/weights"][..., 4] = 1e-38
-    variables["scope/right/Relu/weights"][:] = 0
-    variables["scope/right/Relu/BatchNorm/beta"][:] = 0
-    variables["scope/right/Relu/BatchNorm/moving_mean"][:] = 0
-    return small_build.checkpoint(**variables)
-
-
-def test_weights_as_training_leaves_them_stay_finite():
-    build = small_build.build(trained_like())
-    with np.errstate(all="raise", under="ignore"):
-        quantized = build.quantized(INT8)
-    assert build.statistics.ranges["first/Relu"][1] > 1e4
-    for of in build.weights().values():
-        assert np.isfinite(of.kernel).all()
-        assert np.isfinite(of.bias).all()
-    assert quantized.weights.keys() == {layer.scope for layer in BLOCK.weighted}
-    limits = np.iinfo(np.int32)
-    for of in quantized.weights.values():
-        assert not np.isin(of.bias.values, [limits.min, limits.max]).any()
-        for integers in (of.kernel, of.bias):
-            assert (integers.quantization.scale > 0).all()
-            assert np.isfinite(integers.quantization.scale).all()

@@ -39,6 +39,7 @@ def script(path, text):
 
 def test_names():
     assert environments.NAMES == [
+        "kagglehub1.0-py3.11",
         "onnxruntime1.12-py3.7",
         "onnxruntime1.16-py3.11",
         "openvino2026.4-py3.11",

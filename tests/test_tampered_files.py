@@ -447,6 +447,24 @@ def test_one_file_of_an_unknown_format_does_not_hide_the_others(tmp_path):
     assert not done.passed
 
 
+@pytest.mark.parametrize("format", INT8)
+def test_another_task(format, tmp_path):
+    record = records.make(format, "feature_vector", CHECKPOINT, {})
+    row, path = FORMATS[format], tmp_path / "file"
+    row.write(small_build.build(CHECKPOINT), TASKS["classification"], record, path)
+    report = compare(path)
+    assert "output feature_vector: missing" in report.problems
+    assert "output logits: unexpected" in report.problems
+
+
+@pytest.mark.parametrize("format", ["tflite-float32", "tflite-int8"])
+def test_logits_that_a_record_calls_probabilities(format, tmp_path):
+    record = records.make(format, "classification", CHECKPOINT, {"softmax": True})
+    row, path = FORMATS[format], tmp_path / "file"
+    row.write(small_build.build(CHECKPOINT), TASKS["classification"], record, path)
+    assert "output probabilities: missing" in compare(path).problems
+
+
 class _DeepRecord(records.Record):
     def to_text(self) -> str:
         return "[" * 100_000

@@ -24,6 +24,9 @@ from exporters.network.layers import (
     inputs_of,
 )
 
+UINT8_ZERO = 128
+"""What uint8 has where int8 has 0."""
+
 _LEAST_CHANNEL_SCALE = 1e-6
 """Smallest scale of a kernel's channel, relative to the kernel's largest."""
 _LARGEST_WEIGHT = 127
@@ -242,7 +245,7 @@ def rounding_shift(
       float32 [channels].
     """
     moved = (rounded - kernel).sum(axis=tuple(range(kernel.ndim - 2)))
-    # No product of matrices: its last bits depend on the number of cores.
+    # No product of matrices: its last bits may depend on the number of cores.
     return (moved * input_mean[:, None]).sum(axis=0).astype(np.float32)
 
 

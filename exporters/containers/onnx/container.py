@@ -17,14 +17,15 @@ import onnxruntime
 from onnx import external_data_helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
+from exporters import float16
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
-from exporters.errors import ArtifactError, ExportError
+from exporters.errors import ArtifactError
 from exporters.network.layers import transpose
-from exporters.network.quantization import Precision, Quantization
+from exporters.network.quantization import UINT8_ZERO, Precision, Quantization
 from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
@@ -41,8 +42,6 @@ _DAMAGE = (
     runtime_errors.NotImplemented,
 )
 """What ONNX Runtime raises for files that it cannot use, and for nothing else."""
-_FLOAT16_HEADROOM = 2
-"""How far activations have to stay below float16's largest number: images differ."""
 
 
 def write(
@@ -67,7 +66,7 @@ def write(
         outputs |= task.published
     graph = nodes.select(build.once(_graph), outputs)
     if precision.activations == "float16":
-        _check_range_of_float16(build)
+        float16.check_activations(build.statistics.ranges)
         graph = nodes.to_float16(graph, precision.float_layers(build.network))
     elif precision.activations == "int8":
         quantized = build.quantized(precision)
@@ -85,18 +84,6 @@ def write(
 def _graph(build: Build) -> OnnxGraph:
     """Converts the whole network, for all formats and tasks."""
     return nodes.convert(build.network, build.weights(), nchw=build.options.nchw)
-
-
-def _check_range_of_float16(build: Build) -> None:
-    """Raises if activations overflow, or nearly, on the calibration images."""
-    largest = np.finfo(np.float16).max / _FLOAT16_HEADROOM
-    for name, bounds in build.statistics.ranges.items():
-        if np.abs(bounds).max() > largest:
-            raise ExportError(
-                f"{name} reaches {np.abs(bounds).max():.6g} on the calibration images: "
-                f"too much for float16, which ends at {np.finfo(np.float16).max:.6g}. "
-                "Use float32, or int8."
-            )
 
 
 def _metadata(
@@ -137,13 +124,14 @@ def open(path: Path) -> OpenedArtifact:
     record = _read_record(path, session)
     task = TASKS[record.task]
     nchw = bool(record.options.get("nchw"))
-    [images, *_] = session.get_inputs()
-    if images.name != INPUT or len(images.shape) != 4:
+    inputs = {each.name: each.shape for each in session.get_inputs()}
+    if list(inputs) != [INPUT] or len(inputs[INPUT]) != 4:
+        found = ", ".join(f"{name} {shape}" for name, shape in inputs.items())
         raise ArtifactError(
-            f"{path} has the input {images.name} {images.shape}, expected {INPUT} with "
-            "four dimensions. It was changed: export it again."
+            f"{path} has the input {found or 'of no name'}, expected {INPUT} with four "
+            "dimensions. It was changed: export it again."
         )
-    _, *image = images.shape
+    _, *image = inputs[INPUT]
     height, width = image[1:] if nchw else image[:2]
     is_fixed = isinstance(height, int)
     outputs = {task.output: Output(task.output)}
@@ -246,5 +234,5 @@ def _quantization(
         )
     zero = int(zero_point.flat[0])
     if zero_point.dtype == np.uint8:
-        zero -= quantization.UINT8_ZERO
+        zero -= UINT8_ZERO
     return Quantization(scale.reshape(-1), zero)

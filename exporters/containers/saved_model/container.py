@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,20 +67,20 @@ def _save_with_signature(build: Build, task: Task) -> Scratch:
     """Saves the model as v5; v4 is the same less the signature."""
     import tensorflow as tf
 
-    model = _build_model(build, task)
+    model, serving_default = _build_model(build, task)
     directory = temporary()
     saved = directory.path / _SAVED
     tf.saved_model.save(
         model,
         str(saved),
-        signatures={"serving_default": _serving_function(model, task)},
+        signatures={"serving_default": serving_default},
     )
     # It has a random number, and the published artifacts do not have it.
     (saved / "fingerprint.pb").unlink()
     with _rewritten(saved) as saved_model:
         for meta_graph in saved_model.meta_graphs:
             older_tensorflow.make_readable(meta_graph)
-            reproducible.renumber(meta_graph)
+            reproducible.make_reproducible(meta_graph)
     return directory
 
 
@@ -224,8 +224,17 @@ def _momentum_spec() -> tf.TensorSpec:
     return tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
 
 
-def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
-    """Builds the object that hub.KerasLayer expects, with its four traces."""
+def _build_model(build: Build, task: Task):
+    """Builds the object that hub.KerasLayer expects, with its four traces.
+
+    Each trace calls a function that has the network below `predict/`, and so does the
+    signature. That is how the publisher's other SavedModels are made, and what shows
+    in the names of ops once a consumer inlines these calls.
+
+    Returns:
+      The object and the function for its signature, a tf.train.Checkpoint and a
+      tf.function.
+    """
     import tensorflow as tf
 
     variables = {
@@ -263,7 +272,14 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
         for name, variable in variables.items()
         if name.endswith(("/weights", "/biases"))
     ]
-    return model
+
+    def serving_default(inputs):
+        outputs = predictions[False, False](inputs, tf.constant(HUB_MOMENTUM))
+        return {task.output: outputs["default"]}
+
+    return model, tf.function(
+        serving_default, input_signature=[_images_spec()], autograph=False
+    )
 
 
 def _prediction(
@@ -271,11 +287,8 @@ def _prediction(
     task: Task,
     return_endpoints: bool,
     variables: Mapping[str, tf.Variable],
-) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns a function that adds the network to the function being traced.
-
-    It takes images and momentum, and returns output name -> tensor.
-    """
+):
+    """Traces the network as a function: images and momentum -> outputs by name."""
     import tensorflow as tf
 
     tensors = graph.outputs(task.name)
@@ -301,11 +314,13 @@ def _prediction(
             body,
             input_map,
             [tensor.name for tensor in tensors.values()],
-            name="",
+            name="predict",
         )
         return dict(zip(tensors, imported))
 
-    return predict
+    return tf.function(
+        predict, input_signature=[_images_spec(), _momentum_spec()], autograph=False
+    ).get_concrete_function()
 
 
 def _without(
@@ -326,22 +341,6 @@ def _without(
             node.CopyFrom(source)
             node.attr.pop("_class", None)
     return result
-
-
-def _serving_function(model: tf.train.Checkpoint, task: Task):
-    import tensorflow as tf
-
-    output_key = task.output
-    predict = model.__call__.get_concrete_function(
-        _images_spec(), False, False, _momentum_spec()
-    )
-
-    def serving_default(inputs):
-        return {output_key: predict(inputs, tf.constant(HUB_MOMENTUM))}
-
-    return tf.function(
-        serving_default, input_signature=[_images_spec()], autograph=False
-    )
 
 
 def _regularization_loss(variable: tf.Variable):

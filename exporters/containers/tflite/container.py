@@ -134,7 +134,8 @@ def open(path: Path) -> OpenedArtifact:
         "softmax", "probabilities" in runner.get_output_details()
     )
     output = "probabilities" if has_softmax and task.needs_classifier else task.output
-    rounded = _quantization(runner.get_output_details()[output])
+    details = runner.get_output_details().get(output)
+    rounded = _quantization(details) if details else None
     step = float(rounded.scale[0]) if rounded else 0.0
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,8 +15,8 @@ from typing import Any, assert_never
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from exporters import float16
 from exporters.containers.tflite.flatbuffer import ModelBuilder
-from exporters.errors import ExportError
 from exporters.network.folding import Weights
 from exporters.network.layers import (
     Add,
@@ -33,6 +33,7 @@ from exporters.network.layers import (
     transpose,
 )
 from exporters.network.quantization import (
+    UINT8_ZERO,
     Integers,
     Precision,
     Quantization,
@@ -48,8 +49,6 @@ _INT8_VERSION = 2
 _INT8_WEIGHTS_VERSION = 3
 _DYNAMIC_VERSION = 5
 _FLOAT16_VERSION = 3
-_UINT8_ZERO = 128
-"""What uint8 has where int8 has 0."""
 
 
 def write(
@@ -146,13 +145,10 @@ class _Writer:
     def add_layer(self, layer: Layer) -> None:
         """Adds a layer with its weights."""
         match layer:
-            case Conv(_, x):
+            case Conv():
                 self._add_weighted("CONV_2D", layer, **_strides(layer), **_relu(layer))
-            case Dense(_, x):
-                # Where weights alone are int8, activations are rounded on the way.
-                self._add_weighted(
-                    "FULLY_CONNECTED", layer, asymmetricQuantizeInputs=True
-                )
+            case Dense():
+                self._add_weighted("FULLY_CONNECTED", layer)
             case Pool(name, x, kind, window):
                 operator = "MAX_POOL_2D" if kind == "max" else "AVERAGE_POOL_2D"
                 size: dict[str, Any] = {
@@ -191,7 +187,7 @@ class _Writer:
         self._add("SOFTMAX", [layer.input], layer.name, beta=1.0)
 
     def _add_weighted(self, operator: str, layer: Conv | Dense, **options: Any) -> None:
-        kernel, bias, version = self.add_weights(layer, operator)
+        kernel, bias, version = self.add_weights(layer)
         self._add(
             operator,
             [layer.input],
@@ -226,7 +222,7 @@ class _Writer:
         self.indices[name] = index
         return index
 
-    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+    def add_weights(self, layer: Conv | Dense) -> tuple[int, int, int]:
         """Adds a layer's weights and biases; returns both, and the operator's version."""
         weights = self.weights[layer.scope]
         kernel = self.add_float(
@@ -248,10 +244,7 @@ class _Writer:
 
 class _Float16Writer(_Writer):
     def add_float(self, name: str, values: np.ndarray) -> int:
-        largest = np.abs(values).max()
-        if largest > np.finfo(np.float16).max:
-            raise ExportError(f"{name} has the value {largest}, too large for float16.")
-        half = self.builder.add_constant(name, values.astype(np.float16))
+        half = self.builder.add_constant(name, float16.rounded(name, values))
         full = self.builder.add_tensor(f"{name}/float32", values.shape, np.float32)
         self.builder.add_operator("DEQUANTIZE", _FLOAT16_VERSION, [half], full)
         return full
@@ -268,10 +261,10 @@ class _DynamicInt8Writer(_Writer):
         super().__init__(network, weights, image_size)
         self.in_float = in_float
 
-    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+    def add_weights(self, layer: Conv | Dense) -> tuple[int, int, int]:
         weights = self.weights[layer.scope]
         if layer.name in self.in_float:
-            return super().add_weights(layer, operator)
+            return super().add_weights(layer)
         rounding = of_kernel(weights.kernel)
         integers = Integers(rounding.quantize(weights.kernel, np.int8), rounding)
         return (
@@ -330,7 +323,7 @@ class _Int8Writer(_Writer):
         rounding = None
         if self.outer_type == np.uint8:
             inner = self.quantizations[activation]
-            rounding = Quantization(inner.scale, inner.zero_point + _UINT8_ZERO)
+            rounding = Quantization(inner.scale, inner.zero_point + UINT8_ZERO)
         shape = self.shapes[activation]
         return self.builder.add_activation(name, shape, self.outer_type, rounding)
 
@@ -346,7 +339,7 @@ class _Int8Writer(_Writer):
             "SOFTMAX", _FLOAT32_VERSION, [logits], output, beta=1.0
         )
 
-    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+    def add_weights(self, layer: Conv | Dense) -> tuple[int, int, int]:
         quantized = self.quantized.weights[layer.scope]
         bias = quantized.bias
         return (

@@ -305,6 +305,16 @@ def test_another_input_is_refused(small):
         container.open(path)
 
 
+def test_one_more_input_is_refused(small):
+    path = small("onnx-float32")
+    model = onnx.load(path)
+    more = onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT, [1])
+    model.graph.input.append(more)
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match=r"input images .*, more .*expected images"):
+        container.open(path)
+
+
 def test_a_layout_other_than_the_record_says(small):
     path = small("onnx-float32", nchw=True)
     model = onnx.load(path)

@@ -82,6 +82,30 @@ def test_endpoints(load, task):
     assert outputs["InceptionResnetV2/global_pool"].shape == (4, 1, 1, 1536)
 
 
+def test_names_of_inlined_ops(load, tf, hub):
+    """As in the publisher's other SavedModels, whose users look ops up by name."""
+    from tensorflow.python.framework import convert_to_constants
+
+    def names(function):
+        frozen = convert_to_constants.convert_variables_to_constants_v2(function)
+        return {op.name for op in frozen.graph.get_operations()}
+
+    layer = hub.KerasLayer(load(FEATURE_VECTOR, "v4"), name="features")
+    calls = "StatefulPartitionedCall/StatefulPartitionedCall/"
+    for prefix, function in (
+        (calls, load(FEATURE_VECTOR, "v5").signatures["serving_default"]),
+        (
+            f"features/StatefulPartitionedCall/{calls}",
+            tf.function(layer).get_concrete_function(tf.TensorSpec(SMALL.shape)),
+        ),
+    ):
+        assert {
+            f"{prefix}predict/hub_input/Mul",
+            f"{prefix}predict/InceptionResnetV2/InceptionResnetV2/Mixed_5b/concat",
+            f"{prefix}predict/hub_output/feature_vector/SpatialSqueeze",
+        } <= names(function)
+
+
 def test_compiles_with_xla(load, tf, reference):
     compiled = tf.function(load(FEATURE_VECTOR, "v4"), jit_compile=True)
     expected = reference.outputs(SMALL, ["feature_vector"])["feature_vector"]

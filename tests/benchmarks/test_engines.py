@@ -59,7 +59,10 @@ def test_files(engine, small):
         ("tensorflow1", "v3", "classification"),
     ],
 )
-def test_directories(name, format, task, exported, reference):
+def test_directories(name, format, task, exported, reference, monkeypatch):
+    threading = pytest.importorskip("tensorflow").config.threading
+    for kind in ("intra", "inter"):  # This process has chosen already.
+        monkeypatch.setattr(threading, f"set_{kind}_op_parallelism_threads", str)
     (engine,) = engines.installed([name])
     row, task = FORMATS[format], TASKS[task]
     path = exported / row.artifact_name(task, is_stand_in=True)

@@ -6,7 +6,6 @@ import contextlib
 import enum
 import functools
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from checkpoints.keras_weights import KerasWeights
 from checkpoints.regular_file import open_regular
 from checkpoints.safetensors import SafeTensors
 from checkpoints.saved_slices import SavedSlices
+from checkpoints.scratch import temporary
 from checkpoints.tensors import Spec
 from checkpoints.timm_weights import TimmWeights
 
@@ -159,7 +159,7 @@ def open_checkpoint(
         raise ValueError(f"moving_averages={moving_averages!r}: expected use or ignore")
     path = Path(path)
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="irv2-"))
+        scratch = stack.enter_context(temporary())
         place = location.find(path, Path(scratch))
         stored = _open(place, stack)
         found = _recognize(stored.specs, str(path), moving_averages, check_layout)

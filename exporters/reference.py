@@ -186,7 +186,7 @@ class Reference(contextlib.AbstractContextManager):
         """
         variables = layers.without_classes(self.checkpoint, first_class)
         if not is_folded:
-            names = self.graph().variable_names(task.name)
+            names = self.graph().variable_names(task)
             return {name: variables[name] for name in names}
         part = self.network.up_to([task.endpoint])
         return dict(_named(folding.fold(part, variables, input_range)))

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from checkpoints.scratch import Scratch, temporary
 from exporters import extra_assets
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
@@ -57,30 +57,30 @@ def write(
       path: directory to write.
     """
     saved = build.once(_save_with_signature, task)
-    shutil.copytree(Path(saved.name) / _SAVED, path)
+    shutil.copytree(saved.path / _SAVED, path)
     if not has_signature:
         _remove_signature(path)
     extra_assets.write_record(path, record)
 
 
-def _save_with_signature(build: Build, task: Task) -> tempfile.TemporaryDirectory[str]:
+def _save_with_signature(build: Build, task: Task) -> Scratch:
     """Saves the model as v5; v4 is the same less the signature."""
     import tensorflow as tf
 
-    model = _build_model(build, task)
-    directory = tempfile.TemporaryDirectory(prefix="irv2-")
-    saved = Path(directory.name) / _SAVED
+    model, serving_default = _build_model(build, task)
+    directory = temporary()
+    saved = directory.path / _SAVED
     tf.saved_model.save(
         model,
         str(saved),
-        signatures={"serving_default": _serving_function(model, task)},
+        signatures={"serving_default": serving_default},
     )
     # It has a random number, and the published artifacts do not have it.
     (saved / "fingerprint.pb").unlink()
     with _rewritten(saved) as saved_model:
         for meta_graph in saved_model.meta_graphs:
             older_tensorflow.make_readable(meta_graph)
-            reproducible.renumber(meta_graph)
+            reproducible.make_reproducible(meta_graph)
     return directory
 
 
@@ -224,20 +224,29 @@ def _momentum_spec() -> tf.TensorSpec:
     return tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
 
 
-def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
-    """Builds the object that hub.KerasLayer expects, with its four traces."""
+def _build_model(build: Build, task: Task):
+    """Builds the object that hub.KerasLayer expects, with its four traces.
+
+    Each trace calls a function that has the network below `predict/`, and so does the
+    signature. That is how the publisher's other SavedModels are made, and what shows
+    in the names of ops once a consumer inlines these calls.
+
+    Returns:
+      The object and the function for its signature, a tf.train.Checkpoint and a
+      tf.function.
+    """
     import tensorflow as tf
 
     variables = {
         name: tf.Variable(
             build.checkpoint[name], trainable="/moving_" not in name, name=name
         )
-        for name in build.graph().variable_names(task.name)
+        for name in build.graph().variable_names(task)
     }
 
-    parts = {
-        (training, return_endpoints): _NetworkPart(
-            build.graph(is_training=training), task, return_endpoints
+    predictions = {
+        (training, return_endpoints): _prediction(
+            build.graph(is_training=training), task, return_endpoints, variables
         )
         for training in (False, True)
         for return_endpoints in (False, True)
@@ -246,13 +255,13 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
     def call(
         inputs, training=False, return_endpoints=False, batch_norm_momentum=HUB_MOMENTUM
     ):
-        part = parts[training, return_endpoints]
-        outputs = part.import_into_function(variables, inputs, batch_norm_momentum)
+        predict = predictions[training, return_endpoints]
+        outputs = predict(inputs, batch_norm_momentum)
         return outputs if return_endpoints else outputs["default"]
 
     model = tf.train.Checkpoint()
     model.__call__ = tf.function(call, autograph=False)
-    for training, return_endpoints in parts:
+    for training, return_endpoints in predictions:
         model.__call__.get_concrete_function(
             _images_spec(), training, return_endpoints, _momentum_spec()
         )
@@ -263,64 +272,75 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
         for name, variable in variables.items()
         if name.endswith(("/weights", "/biases"))
     ]
-    return model
-
-
-class _NetworkPart:
-    """What one trace needs of a graph, as a GraphDef to import over other variables."""
-
-    def __init__(self, graph: NetworkGraph, task: Task, return_endpoints: bool):
-        tensors = graph.outputs(task.name)
-        if not return_endpoints:
-            tensors = {"default": tensors["default"]}
-        self._output_names = tuple(tensors)
-        self._updates = [update.name for update in graph.updates]
-        self._fetched = [tensor.name for tensor in tensors.values()] + self._updates
-        self._images = graph.images.name
-        self._momentum = graph.batch_norm_momentum.name
-        self._graph_def = graph.subgraph(
-            [tensor.op.name for tensor in tensors.values()] + self._updates
-        )
-        self._nodes = {node.name for node in self._graph_def.node}
-
-    def import_into_function(
-        self,
-        variables: Mapping[str, tf.Variable],
-        images: tf.Tensor,
-        momentum: tf.Tensor,
-    ) -> dict[str, tf.Tensor]:
-        """Adds the part to the function being traced; returns output name -> tensor."""
-        import tensorflow as tf
-
-        function_graph = tf.compat.v1.get_default_graph()
-        input_map = {self._images: images}
-        if self._updates:
-            input_map[self._momentum] = momentum
-        for name, variable in variables.items():
-            if name in self._nodes:
-                input_map[f"{name}:0"] = function_graph.capture(variable.handle)
-        imported = tf.graph_util.import_graph_def(
-            self._graph_def, input_map, self._fetched, name=""
-        )
-        outputs = dict(zip(self._output_names, imported))
-        with tf.control_dependencies(imported[len(outputs) :]):
-            return {name: tf.identity(tensor) for name, tensor in outputs.items()}
-
-
-def _serving_function(model: tf.train.Checkpoint, task: Task):
-    import tensorflow as tf
-
-    output_key = task.output
-    predict = model.__call__.get_concrete_function(
-        _images_spec(), False, False, _momentum_spec()
-    )
 
     def serving_default(inputs):
-        return {output_key: predict(inputs, tf.constant(HUB_MOMENTUM))}
+        outputs = predictions[False, False](inputs, tf.constant(HUB_MOMENTUM))
+        return {task.output: outputs["default"]}
 
-    return tf.function(
+    return model, tf.function(
         serving_default, input_signature=[_images_spec()], autograph=False
     )
+
+
+def _prediction(
+    graph: NetworkGraph,
+    task: Task,
+    return_endpoints: bool,
+    variables: Mapping[str, tf.Variable],
+):
+    """Traces the network as a function: images and momentum -> outputs by name."""
+    import tensorflow as tf
+
+    tensors = graph.outputs(task)
+    if not return_endpoints:
+        tensors = {"default": tensors["default"]}
+    updates = [update.name for update in graph.updates]
+    graph_def = graph.subgraph([t.op.name for t in tensors.values()] + updates)
+    handles = [node.name for node in graph_def.node if node.op == "VarHandleOp"]
+    images, momentum = graph.images.op, graph.batch_norm_momentum.op
+    replaced = {images.name, momentum.name, momentum.inputs[0].op.name, *handles}
+    body = _without(graph_def, replaced)
+
+    def predict(inputs, batch_norm_momentum):
+        function_graph = tf.compat.v1.get_default_graph()
+        input_map = {
+            f"{name}:0": function_graph.capture(variables[name].handle)
+            for name in handles
+        }
+        input_map[f"{images.name}:0"] = inputs
+        if updates:
+            input_map[f"{momentum.name}:0"] = batch_norm_momentum
+        imported = tf.graph_util.import_graph_def(
+            body,
+            input_map,
+            [tensor.name for tensor in tensors.values()],
+            name="predict",
+        )
+        return dict(zip(tensors, imported))
+
+    return tf.function(
+        predict, input_signature=[_images_spec(), _momentum_spec()], autograph=False
+    ).get_concrete_function()
+
+
+def _without(
+    graph_def: tf.compat.v1.GraphDef, names: Container[str]
+) -> tf.compat.v1.GraphDef:
+    """Leaves nodes out of a graph, and all colocation.
+
+    Handles of variables would stay in a function even if nothing reads them, since they
+    are stateful, and both XLA and TensorFlow's TFLite converter fail on them. What is
+    colocated is so with these handles.
+    """
+    import tensorflow as tf
+
+    result = tf.compat.v1.GraphDef(versions=graph_def.versions)
+    for source in graph_def.node:
+        if source.name not in names:
+            node = result.node.add()
+            node.CopyFrom(source)
+            node.attr.pop("_class", None)
+    return result
 
 
 def _regularization_loss(variable: tf.Variable):

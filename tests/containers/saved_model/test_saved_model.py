@@ -9,9 +9,11 @@ import pytest
 from exporters import images
 from exporters.containers.saved_model import container as saved_model
 from exporters.errors import ArtifactError
-from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
+from exporters.network.tasks import TASKS
 
 pytestmark = pytest.mark.slow
+
+FEATURE_VECTOR, CLASSIFICATION = TASKS
 
 MOVING_MEAN = "InceptionResnetV2/Conv2d_1a_3x3/BatchNorm/moving_mean"
 SMALL = images.generate(4, 96, 96, seed=3)
@@ -75,11 +77,63 @@ def test_interface(load, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_endpoints(load, task):
     outputs = load(task, "v4")(SMALL, return_endpoints=True)
-    assert outputs.keys() == {"default"} | {
-        f"InceptionResnetV2/{name}" for name in ENDPOINTS[task]
-    }
+    assert outputs.keys() == {"default"} | {*TASKS[task].published}
     assert len(outputs) == (14 if task == FEATURE_VECTOR else 17)
     assert outputs["InceptionResnetV2/global_pool"].shape == (4, 1, 1, 1536)
+
+
+def test_names_of_inlined_ops(load, tf, hub):
+    """As in the publisher's other SavedModels, whose users look ops up by name."""
+    from tensorflow.python.framework import convert_to_constants
+
+    def names(function):
+        frozen = convert_to_constants.convert_variables_to_constants_v2(function)
+        return {op.name for op in frozen.graph.get_operations()}
+
+    layer = hub.KerasLayer(load(FEATURE_VECTOR, "v4"), name="features")
+    calls = "StatefulPartitionedCall/StatefulPartitionedCall/"
+    for prefix, function in (
+        (calls, load(FEATURE_VECTOR, "v5").signatures["serving_default"]),
+        (
+            f"features/StatefulPartitionedCall/{calls}",
+            tf.function(layer).get_concrete_function(tf.TensorSpec(SMALL.shape)),
+        ),
+    ):
+        assert {
+            f"{prefix}predict/hub_input/Mul",
+            f"{prefix}predict/InceptionResnetV2/InceptionResnetV2/Mixed_5b/concat",
+            f"{prefix}predict/hub_output/feature_vector/SpatialSqueeze",
+        } <= names(function)
+
+
+def test_compiles_with_xla(load, tf, reference):
+    compiled = tf.function(load(FEATURE_VECTOR, "v4"), jit_compile=True)
+    expected = reference.outputs(SMALL, ["feature_vector"])["feature_vector"]
+    found = compiled(SMALL).numpy()
+    assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_training_compiles_with_xla(load, tf):
+    model = load(FEATURE_VECTOR, "v4")
+    average = variable(model, MOVING_MEAN)
+    initial = [v.numpy() for v in model.variables]
+    # Smaller images leave batch norm too few values in the last layers.
+    batch = images.generate(4, 139, 139)
+
+    def train(batch):
+        return model(batch, training=True, batch_norm_momentum=0.5)
+
+    def after_one_step(function):
+        features, moved = function(batch).numpy(), average.numpy()
+        for v, value in zip(model.variables, initial):
+            v.assign(value)
+        return features, moved
+
+    expected, expected_average = after_one_step(train)
+    found, moved = after_one_step(tf.function(train, jit_compile=True))
+    assert np.abs(found - expected).max() <= 2e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(moved, expected_average, rtol=0, atol=1e-6)
+    assert np.abs(moved - average.numpy()).max() > 1e-4
 
 
 def test_regularization_losses(load, stand_in_checkpoint):
@@ -121,7 +175,7 @@ def test_serving_signature_by_op_name(exported, tf, task, reference):
         found = session.run(
             "StatefulPartitionedCall:0", {"serving_default_inputs:0": SMALL}
         )
-    expected = reference.outputs(SMALL)[key]
+    expected = reference.outputs(SMALL, [key])[key]
     assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
@@ -149,8 +203,11 @@ def test_fine_tuning_through_keras_layer(exported, tf, hub):
     model.compile(tf_keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy")
     # Smaller images leave batch norm too few values in the last layers.
     batch, labels = images.generate(4, 139, 139), np.array([0, 1, 0, 1])
+    average = variable(layer, MOVING_MEAN)
+    before = average.numpy()
     losses = [model.train_on_batch(batch, labels) for _ in range(4)]
     assert losses[-1] < losses[0] - 0.1
+    assert np.abs(average.numpy() - before).max() > 1e-4
 
 
 def test_moving_averages_follow_the_momentum(hub, load):

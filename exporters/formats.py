@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from checkpoints import wire
+from checkpoints import hdf5, keras_weights, safetensors, wire
 from exporters.artifact import OpenedArtifact
 from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
@@ -116,11 +116,24 @@ class Format:
         return "-".join(words) + self.container.suffix
 
 
-def _first_bytes(path: Path) -> bytes:
+def _first_bytes(path: Path, count: int = 8) -> bytes:
     if not path.is_file():
         return b""
     with path.open("rb") as file:
-        return file.read(8)
+        return file.read(count)
+
+
+def _is_keras_model(path: Path) -> bool:
+    return keras_weights.is_model(path, _first_bytes(path))
+
+
+def _is_hdf5(path: Path) -> bool:
+    return _first_bytes(path) == hdf5.MAGIC
+
+
+def _is_safetensors(path: Path) -> bool:
+    beginning = _first_bytes(path, 9)
+    return bool(beginning) and safetensors.is_one(beginning, path.stat().st_size)
 
 
 def _is_tflite(path: Path) -> bool:
@@ -162,7 +175,13 @@ _TFLITE = Container(
     needs_image_size=True,
 )
 _ONNX = Container("exporters.containers.onnx.container", ".onnx", _is_onnx)
-CONTAINERS = (_HUB_MODULE, _SAVED_MODEL, _TFLITE, _ONNX)
+_KERAS = Container("exporters.containers.keras.container", ".keras", _is_keras_model)
+_KERAS_WEIGHTS = Container(
+    "exporters.containers.keras.application", ".weights.h5", _is_hdf5
+)
+_TIMM = Container(
+    "exporters.containers.timm.container", ".safetensors", _is_safetensors
+)
 
 _EXACT = Tolerance(max_error=2e-5, min_cosine=0.999999)
 _HALF = Tolerance(max_error=2e-2, min_cosine=0.999)
@@ -268,6 +287,15 @@ FORMATS = {
             _QUANTIZED,
             options=(*_TFLITE_OPTIONS, "integer_type"),
         ),
+        Format("keras", _KERAS, None, "Keras 3 model, on every backend", _EXACT),
+        Format(
+            "keras-weights",
+            _KERAS_WEIGHTS,
+            None,
+            "weights for keras.applications",
+            _EXACT,
+        ),
+        Format("timm", _TIMM, None, "weights for timm, in PyTorch", _EXACT),
     )
 }
 

@@ -16,6 +16,7 @@ from exporters.artifact import OpenedArtifact
 from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
+from exporters.containers.tfjs import versions as tfjs
 from exporters.errors import ArtifactError, UnknownFormatError
 from exporters.network.layers import NUM_CLASSES
 from exporters.network.quantization import Precision
@@ -24,7 +25,12 @@ from exporters.parity import Tolerance
 from exporters.record import Record
 
 MODEL = "inception_resnet_v2"
-PUBLISHER_URL = f"https://tfhub.dev/google/imagenet/{MODEL}"
+EXPECTED = (
+    "a directory with saved_model.pb or model.json, an .onnx file or a .tflite file"
+)
+"""What an artifact looks like, for errors."""
+
+_TF_HUB = "https://tfhub.dev/google"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +43,17 @@ class Container:
       suffix: file suffix; empty for a directory.
       holds: whether a path looks like this container, judged by its content.
       needs_image_size: whether an artifact is bound to the size of its images.
+      handle: pattern of the URLs that TF Hub knew such artifacts by, where it did.
+      is_served_as_files: whether clients ask for its files below that URL; others ask for
+        an archive, and keep it in a cache.
     """
 
     module: str
     suffix: str
     holds: Callable[[Path], bool]
     needs_image_size: bool = False
+    handle: str = f"{_TF_HUB}/imagenet/{MODEL}/{{task}}/{{version}}"
+    is_served_as_files: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +81,9 @@ class Format:
     @property
     def precision(self) -> Precision | None:
         """In what numbers it is; None if it holds the checkpoint's variables."""
-        return self.variant if isinstance(self.variant, Precision) else None
+        if isinstance(self.variant, Precision):
+            return self.variant
+        return getattr(self.variant, "precision", None)
 
     @property
     def is_calibrated(self) -> bool:
@@ -86,7 +99,9 @@ class Format:
         """The URL that TF Hub knew the artifact by."""
         if self.published_version is None:
             return None
-        return f"{PUBLISHER_URL}/{task_name}/{self.published_version}"
+        return self.container.handle.format(
+            task=task_name, version=self.published_version
+        )
 
     def options_of(self, task: Task) -> tuple[str, ...]:
         """The fields of `ExportOptions` that it heeds for a task."""
@@ -155,6 +170,13 @@ _SAVED_MODEL = Container(
     "",
     lambda path: (path / "saved_model.pb").is_file(),
 )
+_TFJS = Container(
+    "exporters.containers.tfjs.container",
+    "",
+    lambda path: (path / "model.json").is_file(),
+    handle=f"{_TF_HUB}/tfjs-model/imagenet/{MODEL}/{{task}}/{{version}}/default/1",
+    is_served_as_files=True,
+)
 _TFLITE = Container(
     "exporters.containers.tflite.container",
     ".tflite",
@@ -162,7 +184,6 @@ _TFLITE = Container(
     needs_image_size=True,
 )
 _ONNX = Container("exporters.containers.onnx.container", ".onnx", _is_onnx)
-CONTAINERS = (_HUB_MODULE, _SAVED_MODEL, _TFLITE, _ONNX)
 
 _EXACT = Tolerance(max_error=2e-5, min_cosine=0.999999)
 _HALF = Tolerance(max_error=2e-2, min_cosine=0.999)
@@ -201,6 +222,26 @@ FORMATS = {
             "v4 with a serving signature",
             _EXACT,
             5,
+        ),
+        Format(
+            "tfjs-v1", _TFJS, tfjs.V1, "TF.js graph model, fixed 299 x 299", _EXACT, 1
+        ),
+        Format(
+            "tfjs-v3", _TFJS, tfjs.V3, "TF.js graph model, any image size", _EXACT, 3
+        ),
+        Format(
+            "tfjs-v3-float16",
+            _TFJS,
+            tfjs.ModelVersion(None, Precision("float16", in_float=_FIRST)),
+            "tfjs-v3, float16 weights",
+            _HALF,
+        ),
+        Format(
+            "tfjs-v3-uint8",
+            _TFJS,
+            tfjs.ModelVersion(None, Precision("uint8", in_float=_STEM)),
+            "tfjs-v3, uint8 weights",
+            _QUANTIZED,
         ),
         Format("onnx-float32", _ONNX, _FLOAT32, "ONNX", _EXACT, options=_ONNX_OPTIONS),
         Format(
@@ -315,8 +356,7 @@ def open_artifact(
         if not os.path.lexists(path):
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
         raise ArtifactError(
-            f"{path} is no artifact of a known format. Expected a directory with "
-            "saved_model.pb, an .onnx file or a .tflite file."
+            f"{path} is no artifact of a known format. Expected {EXPECTED}."
         )
     artifact = importlib.import_module(container.module).open(path)
     row = table.get(artifact.format)

@@ -11,7 +11,13 @@ from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import manifest, parity
 from exporters.errors import ArtifactError
-from exporters.formats import FORMATS, Format, container_of, open_artifact
+from exporters.formats import (
+    EXPECTED,
+    FORMATS,
+    Format,
+    container_of,
+    open_artifact,
+)
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
@@ -210,10 +216,7 @@ def find_artifacts(
         if not path.exists():
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
         if not path.is_dir():
-            raise ArtifactError(
-                f"{path} is {_kind(path)}. Expected a directory with saved_model.pb, an "
-                ".onnx file or a .tflite file."
-            )
+            raise ArtifactError(f"{path} is {_kind(path)}. Expected {EXPECTED}.")
         inside, passed_over = _look_into(path, formats)
         if not inside:
             names = [f"{child.name} ({why})" for child, why in passed_over.items()]

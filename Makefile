@@ -11,7 +11,7 @@ GENERATED := $(filter $(STAND_IN),$(CHECKPOINT))
 OUTPUT ?= build/artifacts
 FORMATS ?= v4,v5
 
-.PHONY: export verify test test-quick bench dist pins audit clean
+.PHONY: export verify test test-quick bench tables dist pins audit clean
 
 export: $(STAMP) $(GENERATED)
 	$(BIN)/irv2 export --checkpoint "$(CHECKPOINT)" --output "$(OUTPUT)" --formats "$(FORMATS)" --force
@@ -26,9 +26,14 @@ test: $(STAMP)
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not consumers"
 
+# Keeps figures in build/benchmarks/. Options are those of `python -m benchmarks --help`.
 bench: $(STAMP) $(GENERATED)
-	$(INSTALL) --editable '.[test,bench]'
-	$(BIN)/python -m benchmarks --checkpoint "$(CHECKPOINT)"
+	$(INSTALL) --editable '.[test,bench,openvino]'
+	$(BIN)/python -m benchmarks --checkpoint "$(CHECKPOINT)" $(BENCH)
+
+# The tables of README and docs, from the figures in benchmarks/history/.
+tables: $(STAMP)
+	$(BIN)/python -m benchmarks.tables --write *.md docs/*.md
 
 # A wheel, made from the source distribution beside it. What earlier builds left would be
 # taken for part of the source.
@@ -47,7 +52,7 @@ pins:
 # Known vulnerabilities of what is pinned.
 audit: $(STAMP)
 	$(INSTALL) --editable '.[audit]'
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,115 +1,150 @@
-"""Makes artifacts, ours and the stock tools', each in a process of its own."""
+"""What it takes to make artifacts: by `irv2 export`, and by the stock tools."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
-import subprocess
 import sys
-import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-STOCK_ONNX = "stock-onnx-float32"
-STOCK_TFLITE = {
-    "tflite-float32": "stock-tflite-float32",
-    "tflite-float16": "stock-tflite-float16",
-    "tflite-dynamic-int8": "stock-tflite-dynamic-int8",
-    "tflite-int8": "stock-tflite-int8",
-}
+from benchmarks import processes
+from benchmarks.figures import IRV2, Agreement, Process, Spread
+from checkpoints import files
+from exporters.formats import Format
+from exporters.network.tasks import Task
+
+TF2ONNX = "tf2onnx"
+CONVERTER = "TensorFlow's converter"
+_OPSET = "17"
+"""Of our ONNX files too."""
+_PARTS = ("read", "graphs", "write", "verify")
+"""Fields of `Process`, as `irv2 export` calls them too."""
 
 
-def run_apart(*arguments: str) -> tuple[float, int]:
-    """Runs a module of Python in a process of its own.
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What a command made, and what it took.
 
-    Returns:
-      Wall time in seconds, and the largest resident memory in bytes.
+    Attributes:
+      path: of the artifact, or of a directory of artifacts.
+      bytes: size of all its files.
+      seconds: of the whole process.
+      memory: largest resident memory, in bytes.
+      parts: field of `benchmarks.figures.Process` -> seconds of the whole.
+      agreements: of the artifacts that were verified.
+    """
+
+    path: Path
+    bytes: int
+    seconds: float
+    memory: int
+    parts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    agreements: tuple[Agreement, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recipe:
+    """A way to an artifact.
+
+    Attributes:
+      row: the artifact's format.
+      tool: that makes it.
+      make: makes it, in place of the last one; raises `processes.ProcessError`.
+      is_verified: whether it is compared with the network as well.
+    """
+
+    row: Format
+    tool: str
+    make: Callable[[], Made]
+    is_verified: bool = False
+
+
+def ours(
+    checkpoint: Path, row: Format, task: Task, directory: Path, *, is_verified: bool
+) -> Recipe:
+    """Returns our way to a format."""
+    options = ["--formats", row.name, "--tasks", task.name]
+    if not is_verified:
+        options.append("--no-verify")
+
+    def make() -> Made:
+        return export(checkpoint, directory, *options)
+
+    return Recipe(row, IRV2, make, is_verified)
+
+
+def stock(row: Format, saved_model: Callable[[], Path], path: Path) -> Recipe | None:
+    """Returns the stock tool's way to a format; None if there is none.
+
+    Args:
+      row: the format.
+      saved_model: returns where our v5 is, which the tool starts from.
+      path: where to write.
+    """
+    command = ["--output", str(path)]
+    if row.name == "onnx-float32":
+        tool = TF2ONNX
+        command = ["tf2onnx.convert", *command, "--opset", _OPSET]
+    elif row.container.suffix == ".tflite":
+        tool = CONVERTER
+        command = ["benchmarks.stock_tflite", *command, "--format", row.name]
+    else:
+        return None
+
+    def make() -> Made:
+        source = ["--saved-model", str(saved_model())]
+        ended = processes.run([sys.executable, "-m", *command, *source])
+        return Made(path, files.size(path), ended.seconds, ended.memory)
+
+    return Recipe(row, tool, make)
+
+
+def export(checkpoint: Path, output: Path, *options: str) -> Made:
+    """Runs `irv2 export`.
 
     Raises:
-      RuntimeError: it failed; with the end of what it printed.
+      processes.ProcessError: it failed.
     """
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    command = [sys.executable, "-m", "exporters.command.main", "export", "--json"]
+    command += ["--checkpoint", str(checkpoint), "--output", str(output), "--force"]
+    ended = processes.run([*command, *options])
+    said = json.loads(ended.output)
+    artifacts: list[dict[str, Any]] = said["artifacts"]
+    seconds = [said["seconds"], *(artifact["seconds"] for artifact in artifacts)]
+    return Made(
+        path=Path(artifacts[0]["path"]) if len(artifacts) == 1 else output,
+        bytes=sum(artifact["bytes"] for artifact in artifacts),
+        seconds=ended.seconds,
+        memory=ended.memory,
+        parts={
+            part: sum(found.get(part, 0) for found in seconds)
+            for part in _PARTS
+            if any(part in found for found in seconds)
+        },
+        agreements=tuple(
+            _agreement(artifact["parity"])
+            for artifact in artifacts
+            if artifact["parity"]
+        ),
     )
-    output = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments)} failed:\n{output[-2000:]}")
-    return time.monotonic() - start, usage.ru_maxrss * 1024
 
 
-def export_ours(checkpoint: str, task: str, name: str, path: str, figures: str) -> None:
-    """Makes one artifact; entry point of a process.
-
-    Writes to the JSON file `figures` the seconds that writing took once the graphs were
-    built, and the peak of memory beyond what was held then.
-    """
-    from checkpoints.reader import open_checkpoint
-    from exporters import formats
-    from exporters.artifact import ExportInputs, ExportOptions
-    from exporters.calibration import calibration_images
-    from exporters.network.graphs import NetworkGraphs
-
-    row = formats.FORMATS[name]
-    options = ExportOptions()
-    inputs = ExportInputs(
-        open_checkpoint(Path(checkpoint)),
-        NetworkGraphs(),
-        options,
-        calibration_images(None, options.image_size),
+def _agreement(parity: Mapping[str, Any]) -> Agreement:
+    main = parity["outputs"][parity["main_output"]]
+    return Agreement(
+        parity["format"], parity["task"], main["relative_error"], main["cosine"]
     )
-    inputs.graphs.get()
-    if row.published_version:
-        inputs.graphs.get(is_training=True)
-    held = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # Resets the peak, VmHWM.
-    start = time.monotonic()
-    row.write(inputs, task, Path(path))
-    found = {
-        "write_seconds": time.monotonic() - start,
-        "write_memory": _memory("VmHWM") - held,
+
+
+def process(made: Sequence[Made]) -> Process:
+    """Returns what a command took, that was run at least once."""
+    parts = {
+        part: Spread.of([one.parts[part] for one in made]) for part in made[0].parts
     }
-    Path(figures).write_text(json.dumps(found))
-
-
-def _memory(field: str) -> int:
-    """A line of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"no {field} in /proc/self/status")
-
-
-def convert_to_tflite(saved_model: str, format_name: str, path: str) -> None:
-    """TensorFlow's converter on a SavedModel; entry point of a process."""
-    import tensorflow as tf
-    from tensorflow.python.framework import convert_to_constants
-
-    from exporters.calibration import calibration_images
-
-    model = tf.saved_model.load(saved_model)
-    predict = model.signatures["serving_default"]
-    fixed = tf.function(lambda images: predict(images)).get_concrete_function(
-        tf.TensorSpec([1, 299, 299, 3], tf.float32)
+    return Process(
+        seconds=Spread.of([one.seconds for one in made]),
+        memory=Spread.of([one.memory for one in made]),
+        **parts,
     )
-    # The converter's own freezing fails on the graph that TensorFlow 2.21 loads.
-    frozen = convert_to_constants.convert_variables_to_constants_v2(fixed)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
-    if format_name != "tflite-float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if format_name == "tflite-float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if format_name == "tflite-int8":
-        images = calibration_images(None, (299, 299)).images
-        converter.representative_dataset = lambda: ([image[None]] for image in images)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    Path(path).write_bytes(converter.convert())
-
-
-if __name__ == "__main__":
-    {"ours": export_ours, "tflite": convert_to_tflite}[sys.argv[1]](*sys.argv[2:])

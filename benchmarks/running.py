@@ -1,144 +1,211 @@
-"""Load time, latency and throughput of artifacts, several in turn in one process."""
+"""How fast engines load and run artifacts; those to be compared share a process.
+
+They take turns, so that whatever else the machine does meets all of them. Within a turn
+an engine runs one batch after the other, as it does where it is deployed.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-THREADS = 2
-_SECONDS_PER_ARTIFACT = 6.0
-_MINIMUM_RUNS = 5
+from benchmarks import processes
+from benchmarks.engines import ENGINES, IMAGE_SIZE, Engine, Runner
+from benchmarks.figures import IRV2, Run, Spread, parse
+from checkpoints import files
+from exporters import images
+
+_TURNS = 5
+_BATCH = 8
+
+Key = tuple[str | None, ...]
 
 
-def load_onnx(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    """With ONNX Runtime."""
-    import onnxruntime
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An artifact to be run by an engine, and what it is compared with.
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = THREADS
-    # Else threads that wait for the next run slow down what is measured in turn.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    return lambda images: session.run(None, {name: images})[0]
+    Attributes:
+      path: of the artifact.
+      format: name of its format.
+      tool: that made it.
+      engine: name of the engine.
+      float32: name of the float32 format of its container, None if there is none.
+      own_engine: name of the engine of its container, None if that is not there.
+      stock: the other tool that makes this format, None if there is none.
+    """
 
+    path: str
+    format: str
+    tool: str
+    engine: str
+    float32: str | None
+    own_engine: str | None
+    stock: str | None
 
-def load_tflite(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    from ai_edge_litert.interpreter import Interpreter
+    def key(self, **other: str | None) -> Key:
+        """What sets it, or another one that differs from it so, apart from the rest."""
+        key = {"format": self.format, "tool": self.tool, "engine": self.engine} | other
+        return key["format"], key["tool"], key["engine"]
 
-    interpreter = Interpreter(path, num_threads=THREADS)
-    interpreter.allocate_tensors()
-    details = interpreter.get_input_details()[0]
-    output = interpreter.get_output_details()[0]["index"]
-    batch = [details["shape"][0]]
-
-    def run(images: np.ndarray) -> np.ndarray:
-        if len(images) != batch[0]:
-            interpreter.resize_tensor_input(details["index"], images.shape)
-            interpreter.allocate_tensors()
-            batch[0] = len(images)
-        interpreter.set_tensor(details["index"], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(output)
-
-    return run
+    def failed(self, why: str) -> Run:
+        """Returns the run that it is if it failed."""
+        return Run(self.format, self.tool, self.engine, failed=why)
 
 
-def load_saved_model(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    import tensorflow as tf
-
-    model = tf.saved_model.load(path)
-    return lambda images: model(tf.constant(images)).numpy()
-
-
-def load_hub_module(path: str) -> Callable[[np.ndarray], np.ndarray]:
-    """As hub.Module does: the graph without tags, its variables restored."""
-    import tensorflow.compat.v1 as tf
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved_model = saved_model_pb2.SavedModel.FromString(
-        (Path(path) / "saved_model.pb").read_bytes()
-    )
-    meta_graph = next(
-        graph for graph in saved_model.meta_graphs if not graph.meta_info_def.tags
-    )
-    graph = tf.Graph()
-    session = tf.Session(graph=graph)
-    with graph.as_default():
-        tf.train.import_meta_graph(meta_graph)
-        variables = {v.op.name: v for v in tf.global_variables()}
-        saver = tf.train.Saver(variables)
-        saver.restore(session, f"{path}/variables/variables")
-    signature = meta_graph.signature_def["default"]
-    output, images_name = signature.outputs["default"], signature.inputs["images"].name
-    return lambda images: session.run(output.name, {images_name: images})
+def measure_apart(jobs: Sequence[Job], threads: int, seconds: float) -> list[Run]:
+    """Does what `measure` does in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="irv2-bench-") as directory:
+        result = Path(directory) / "runs.json"
+        given = json.dumps([dataclasses.asdict(job) for job in jobs])
+        program = [sys.executable, "-m", "benchmarks.running"]
+        try:
+            processes.run([*program, given, str(threads), str(seconds), str(result)])
+        except processes.ProcessError as error:
+            return [job.failed(str(error)) for job in jobs]
+        return list(parse(tuple[Run, ...], files.read_json(result)))
 
 
-def loader(path: str) -> Callable[[str], Callable[[np.ndarray], np.ndarray]]:
-    """The consumer library of an artifact."""
-    if path.endswith(".onnx"):
-        return load_onnx
-    if path.endswith(".tflite"):
-        return load_tflite
-    is_module = (Path(path) / "tfhub_module.pb").is_file()
-    return load_hub_module if is_module else load_saved_model
+def measure(
+    jobs: Sequence[Job],
+    threads: int,
+    seconds: float,
+    table: Sequence[Engine] = ENGINES,
+) -> list[Run]:
+    """Measures artifacts on engines.
 
-
-def _import_libraries(paths: list[str]) -> None:
-    """Imports what loading needs, which is not part of loading."""
-    if any(path.endswith(".onnx") for path in paths):
-        import onnxruntime  # noqa: F401
-    if any(path.endswith(".tflite") for path in paths):
-        import ai_edge_litert.interpreter  # noqa: F401
-    if any(Path(path).is_dir() for path in paths):
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-        tf.config.threading.set_inter_op_parallelism_threads(1)
-
-
-def measure(paths: list[str]) -> list[dict[str, float]]:
-    """Measures artifacts that are to be compared, one run of each in turn.
+    Args:
+      jobs: what is to be compared.
+      threads: how many each engine may use.
+      seconds: to spend on each job and size of batch, over all turns.
+      table: the engines.
 
     Returns:
-      For each: `load` seconds, `latency` (median seconds of a batch of 1), and
-      `throughput` (images per second in batches of 8, from the median batch).
+      A run for each job. One that fails is a result too.
     """
-    from exporters import images
+    attempts = [_Attempt(job, threads, table) for job in jobs]
+    for batch_size in (1, _BATCH):
+        batch = images.generate(batch_size, *IMAGE_SIZE, seed=4)
+        for _ in range(_TURNS):
+            for attempt in attempts:
+                attempt.take_turn(batch, seconds / _TURNS)
+    runs = {attempt.job.key(): attempt.run() for attempt in attempts}
+    outputs = {attempt.job.key(): attempt.outputs for attempt in attempts}
+    return [_compared(job, runs, outputs) for job in jobs]
 
-    _import_libraries(paths)
-    figures, runners = [], []
-    for path in paths:
-        start = time.monotonic()
-        runners.append(loader(path)(path))
-        figures.append({"load": time.monotonic() - start})
-    for batch_size in (1, 8):
-        batch = images.generate(batch_size, 299, 299, seed=4)
-        for run in runners:
-            run(batch)
-        times: list[list[float]] = [[] for _ in runners]
-        end = time.monotonic() + _SECONDS_PER_ARTIFACT * len(runners)
-        while len(times[0]) < _MINIMUM_RUNS or time.monotonic() < end:
-            for run, record in zip(runners, times):
+
+class _Attempt:
+    """A job under way; it ends with the first error.
+
+    Attributes:
+      job: what is to be done.
+      outputs: of the last batch, None if there was none.
+    """
+
+    def __init__(self, job: Job, threads: int, table: Sequence[Engine]) -> None:
+        """Loads the artifact."""
+        self.job = job
+        self.outputs: np.ndarray | None = None
+        self._failed: str | None = None
+        self._seconds: dict[int, list[float]] = {}
+        engine = next(engine for engine in table if engine.name == job.engine)
+        try:
+            importlib.import_module(engine.library)
+            start = time.monotonic()
+            self._runner: Runner = engine.load(Path(job.path), threads)
+            self._load = time.monotonic() - start
+        except Exception as error:  # Each library has its own.
+            self._failed = _in_one_line(error)
+
+    def take_turn(self, batch: np.ndarray, seconds: float) -> None:
+        """Runs batches until the time is over; at least one."""
+        if self._failed:
+            return
+        times = self._seconds.setdefault(len(batch), [])
+        try:
+            # The first does what is done once, and pays for what others did meanwhile.
+            self.outputs = self._runner(batch)
+            end = time.monotonic() + seconds
+            while True:
                 start = time.monotonic()
-                run(batch)
-                record.append(time.monotonic() - start)
-        for figure, record in zip(figures, times):
-            median = float(np.median(record))
-            if batch_size == 1:
-                figure["latency"] = median
-            else:
-                figure["throughput"] = batch_size / median
-    return figures
+                self._runner(batch)
+                now = time.monotonic()
+                times.append(now - start)
+                if now >= end:
+                    return
+        except Exception as error:
+            self._failed = _in_one_line(error)
+
+    def run(self) -> Run:
+        """Returns the figures, not compared with any others."""
+        if self._failed:
+            return self.job.failed(self._failed)
+        return Run(
+            self.job.format,
+            self.job.tool,
+            self.job.engine,
+            load=self._load,
+            latency=Spread.of(self._seconds[1]),
+            throughput=Spread.of([_BATCH / taken for taken in self._seconds[_BATCH]]),
+        )
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _compared(
+    job: Job, runs: Mapping[Key, Run], outputs: Mapping[Key, np.ndarray | None]
+) -> Run:
+    """Returns the run of a job with what it is compared with others."""
+    run = runs[job.key()]
+
+    def ratio(**other: str | None) -> float | None:
+        baseline = runs.get(job.key(**other))
+        if baseline in (None, run) or not (run.latency and baseline.latency):
+            return None
+        return run.latency.median / baseline.latency.median
+
+    expected = job.key(format=job.float32, tool=IRV2, engine=job.own_engine)
+    return dataclasses.replace(
+        run,
+        to_float32=ratio(format=job.float32, tool=IRV2),
+        to_own_engine=ratio(engine=job.own_engine),
+        to_stock=ratio(tool=job.stock),
+        cosine=_least_cosine(outputs.get(expected), outputs[job.key()]),
+    )
+
+
+def _least_cosine(
+    expected: np.ndarray | None, found: np.ndarray | None
+) -> float | None:
+    """Returns the smallest cosine between an image's outputs, None if there are none."""
+    if expected is None or found is None or expected.shape != found.shape:
+        return None
+    a, b = (
+        rows.reshape(len(rows), -1).astype(np.float64) for rows in (expected, found)
+    )
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    with np.errstate(invalid="ignore"):
+        cosine = float(((a * b).sum(axis=1) / norms).min())
+    return cosine if np.isfinite(cosine) else None
+
+
+def main() -> None:
+    """The program that `measure_apart` starts."""
+    given, threads, seconds, result = sys.argv[1:]
+    jobs = [Job(**job) for job in json.loads(given)]
+    runs = measure(jobs, int(threads), float(seconds))
+    files.write_json(Path(result), [dataclasses.asdict(run) for run in runs])
 
 
 if __name__ == "__main__":
-    result, *measured = sys.argv[1:]
-    Path(result).write_text(json.dumps(measure(measured)))
+    main()

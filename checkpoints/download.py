@@ -116,7 +116,7 @@ def fetch(
     report = progress or (lambda received, total: None)
     part = folder / f"{ARCHIVE_NAME}.part"
     transfer = Transfer(url, part, report, timeout, max_bytes)
-    with _locked(folder):
+    with _locked(folder), files.naming(folder):
         if force:
             transfer.discard()
         elif cached := _cached_checkpoint(archive, md5, max_unpacked_bytes):

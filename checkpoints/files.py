@@ -1,13 +1,14 @@
-"""Files and directories: digests, sizes, scratch space, and replacing safely."""
+"""Files and directories: digests, sizes, JSON, and replacing safely."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from typing import Any
 PathLike = str | os.PathLike[str]
 
 _BLOCK_BYTES = 1 << 20
+_AT_FDCWD = -100
+_EXCHANGE = 2
+"""RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS."""
+_REPLACED = "replaced-"
+_JOURNAL = "journal.json"
 _LARGEST_JSON = 64 << 20
 """In bytes; the largest that we write ourselves, a manifest, has some hundred KB."""
 
@@ -93,32 +99,29 @@ def write_json(file: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def scratch_beside(path: Path) -> Iterator[Path]:
-    """A temporary directory on the file system of `path`, so that moving is renaming.
+def naming(directory: Path) -> Iterator[None]:
+    """Names the directory that is written to, when its disk is full.
 
-    Directories that had to be made for it are removed again if nothing stays in them.
+    Most libraries do not, or name a file of theirs; each has an exception of its own.
 
     Raises:
-      OSError: it cannot be made; the error names the directory of `path`.
+      OSError: whatever was raised had the system's words for a full disk.
     """
-    made = [p for p in (path.parent, *path.parent.parents) if not p.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        scratch = Path(tempfile.mkdtemp(prefix=".irv2-", dir=path.parent))
-    except OSError as error:
-        # Its own name is random, and means nothing to anybody.
-        raise type(error)(error.errno, error.strerror, str(path.parent)) from None
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            for directory in made:
-                directory.rmdir()
+        yield
+    except Exception as error:
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(directory)) from error
+        raise
 
 
 def replace(moves: Mapping[Path, Path], scratch: Path) -> None:
     """Moves each source to its destination; if one move fails, none has happened.
+
+    Whoever looks at a destination sees what was there or what is there now, at any
+    instant, and after a kill as well: the two are exchanged. Where a file system cannot
+    exchange, the next run puts back what was there.
 
     Args:
       moves: source -> destination, on one file system. What is at a destination is
@@ -130,10 +133,59 @@ def replace(moves: Mapping[Path, Path], scratch: Path) -> None:
     """
     with contextlib.ExitStack() as undo:
         for number, (source, destination) in enumerate(moves.items()):
-            if destination.exists() or destination.is_symlink():
-                replaced = scratch / f"replaced-{number}"
+            if not os.path.lexists(destination):
+                source.rename(destination)
+                undo.callback(destination.rename, source)
+            elif exchange(source, destination):
+                undo.callback(exchange, source, destination)
+            else:
+                replaced = scratch / f"{_REPLACED}{number}"
+                write_json(scratch / _JOURNAL, {replaced.name: str(destination)})
                 destination.rename(replaced)
                 undo.callback(replaced.rename, destination)
-            source.rename(destination)
-            undo.callback(destination.rename, source)
+                source.rename(destination)
+                undo.callback(destination.rename, source)
         undo.pop_all()
+
+
+def undo_replacing(scratch: Path) -> None:
+    """Puts back what a killed `replace` had moved away, if nothing is in its place."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        for name, destination in read_json(scratch / _JOURNAL).items():
+            replaced = scratch / Path(name).name
+            if os.path.lexists(replaced) and not os.path.lexists(destination):
+                replaced.rename(destination)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchanges two files or directories at once, for whoever looks at them.
+
+    Returns:
+      Whether it could be done; some file systems and systems cannot.
+
+    Raises:
+      OSError: there is another trouble, such as a missing permission.
+    """
+    if sys.platform == "win32":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(libc, "renameat2"):  # Linux
+        failed = libc.renameat2(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _EXCHANGE)
+    elif hasattr(libc, "renamex_np"):  # macOS
+        failed = libc.renamex_np(*paths, _EXCHANGE)
+    else:
+        return False
+    if not failed:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(one), None, str(other))
+
+
+def sync(path: Path) -> None:
+    """Makes sure that a file, or all files below a directory, are on the disk."""
+    for file in _files(path):
+        with file.open("rb") as stream:
+            os.fsync(stream.fileno())

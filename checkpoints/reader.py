@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError as CheckpointError
 from checkpoints.regular_file import open_regular
 from checkpoints.saved_slices import SavedSlices
+from checkpoints.scratch import temporary
 from checkpoints.tensors import Spec
 
 _ZERO_MEAN = 1e-5
@@ -138,7 +138,7 @@ def open_checkpoint(
         raise ValueError(f"moving_averages={moving_averages!r}: expected use or ignore")
     path = Path(path)
     with contextlib.ExitStack() as stack:
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="irv2-"))
+        scratch = stack.enter_context(temporary())
         place = location.find(path, Path(scratch))
         stored: SavedSlices | Bundle
         if place.form == "V1":

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from checkpoints import files, layout, saved_slices
+from checkpoints.scratch import scratch_beside
 
 _DEVIATIONS = {"beta": 0.1, "biases": 0.05, "moving_mean": 0.1}
 
@@ -72,7 +73,7 @@ def write_v1(variables: Mapping[str, np.ndarray], path: Path) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    with files.scratch_beside(path) as scratch:
+    with scratch_beside(path) as scratch:
         unfinished = scratch / "unfinished"
         with unfinished.open("wb") as file:
             saved_slices.write(variables, file)

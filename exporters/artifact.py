@@ -21,10 +21,12 @@ class Output:
       value: name of the reference's value that it equals; see
         `exporters.reference.Reference.outputs`.
       is_training: whether it is normalized by the statistics of the batch.
+      step: what its values are multiples of, 0 for floats.
     """
 
     value: str
     is_training: bool = False
+    step: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

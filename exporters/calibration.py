@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Mapping
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 
+from checkpoints.scratch import temporary
 from exporters import images
 from exporters.network.folding import Weights
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
@@ -78,54 +78,46 @@ def measure(
     from exporters.containers.onnx import nodes, serialization
 
     names = [layer.name for layer in network.layers if not isinstance(layer, Softmax)]
-    ranks = {name: len(shape) + 1 for name, shape in network.shapes((299, 299)).items()}
-    reductions = [
-        nodes.make_node("ReduceMin", [name], f"{name}/minimum", keepdims=0)
-        for name in names
-    ]
-    reductions += [
-        nodes.make_node("ReduceMax", [name], f"{name}/maximum", keepdims=0)
-        for name in names
-    ]
-    reductions += [
-        nodes.make_node(
-            "ReduceMean",
-            [name],
-            f"{name}/mean",
-            axes=[0, 2, 3] if ranks[name] == 4 else [0],
-            keepdims=0,
-        )
-        for name in names
-    ]
+    shapes = network.shapes(images.shape[1:3])
     graph = nodes.convert(network, weights)
+    reductions = []
+    for name in names:
+        positions = [0, 2, 3] if len(shapes[name]) == 3 else [0]
+        reductions += [
+            nodes.make_node("ReduceMin", [name], f"{name}/low", keepdims=0),
+            nodes.make_node("ReduceMax", [name], f"{name}/high", keepdims=0),
+            nodes.make_node(
+                "ReduceMean", [name], f"{name}/mean", axes=positions, keepdims=0
+            ),
+        ]
+    outputs = [node.name for node in reductions]
     measuring = nodes.OnnxGraph(
-        [*graph.nodes, *reductions],
-        graph.weights,
-        {node.name: node.name for node in reductions},
+        [*graph.nodes, *reductions], graph.weights, dict(zip(outputs, outputs))
     )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # Else the last bits depend on how many there are.
-    with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
-        path = Path(directory) / "measuring.onnx"
+    with temporary() as directory:
+        path = directory / "measuring.onnx"
         serialization.write(measuring, path, image_shape=["batch", *images.shape[1:]])
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
     with futures.ThreadPoolExecutor(_AT_ONCE) as pool:
-        feeds = ({nodes.INPUT: np.ascontiguousarray(image[None])} for image in images)
-        found = list(pool.map(lambda feed: session.run(None, feed), feeds))
-    lows, highs, means = (
-        [np.stack(part) for part in zip(*rows)]
-        for rows in (
-            [row[i * len(names) : (i + 1) * len(names)] for row in found]
-            for i in range(3)
+        found = list(
+            pool.map(
+                lambda image: session.run(outputs, {nodes.INPUT: image[np.newaxis]}),
+                images,
+            )
         )
-    )
+    of = {output: np.stack(values) for output, values in zip(outputs, zip(*found))}
     ranges = {
-        name: (min(0.0, float(low.min())), max(0.0, float(high.max())))
-        for name, low, high in zip(names, lows, highs)
+        name: (
+            min(0.0, float(of[f"{name}/low"].min())),
+            max(0.0, float(of[f"{name}/high"].max())),
+        )
+        for name in names
     }
     ranges[network.input] = (0.0, 1.0)  # All that an image can have.
-    channel_means = {name: mean.mean(axis=0) for name, mean in zip(names, means)}
-    channel_means[network.input] = images.mean(axis=(0, 1, 2))
-    return Statistics(ranges, channel_means)
+    means = {name: of[f"{name}/mean"].mean(axis=0) for name in names}
+    means[network.input] = images.mean(axis=(0, 1, 2))
+    return Statistics(ranges, means)

@@ -13,6 +13,7 @@ from typing import Any
 from checkpoints import files
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
+from checkpoints.scratch import locked, scratch_beside
 from exporters import calibration as calibrations
 from exporters import images as image_files
 from exporters import manifest, parity
@@ -183,6 +184,8 @@ def export(
     options = options or ExportOptions()
     output = Path(output)
     notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
+    if isinstance(images, str | os.PathLike) and not verify:
+        raise ExportError("--images has no effect without a comparison")
     if calibration_images:
         image_files.files_in(Path(calibration_images))
     _check_directory(output)
@@ -293,24 +296,18 @@ def _check_options(
         if getattr(options, field.name) == field.default:
             continue
         flag = f"--{field.name.replace('_', '-')}"
-        heeds = {
-            (row.name, task.name): field.name in row.options_of(task)
+        heeding = [
+            (row, task)
             for row in rows
             for task in tasks
-        }
-        if not any(heeds.values()):
+            if field.name in row.options_of(task)
+        ]
+        if not heeding:
             of_task = f" of {tasks[0].name}" if len(tasks) == 1 else ""
             raise ExportError(f"{flag} has no effect on {names}{of_task}")
-        without = [
-            row.name
-            for row in rows
-            if not any(heeds[row.name, task.name] for task in tasks)
-        ]
-        without += [
-            task.name
-            for task in tasks
-            if not any(heeds[row.name, task.name] for row in rows)
-        ]
+        heeding_rows, heeding_tasks = zip(*heeding)
+        without = [row.name for row in rows if row not in heeding_rows]
+        without += [task.name for task in tasks if task not in heeding_tasks]
         if without:
             notes.append(f"{flag} has no effect on {', '.join(without)}.")
     if has_calibration_images and not any(row.is_calibrated for row in rows):
@@ -340,7 +337,7 @@ def _check_directory(output: Path) -> None:
     )
     if not existing.is_dir():
         raise ExportError(f"{existing} is a file; expected a directory to export to")
-    with files.scratch_beside(output / "artifacts"):
+    with scratch_beside(output / "artifacts"):
         pass
 
 
@@ -370,7 +367,7 @@ class _One:
         """Writes, compares and moves it to its place; or says why not."""
         result = ExportedArtifact(self.path, self.row.name, self.task.name)
         try:
-            with files.scratch_beside(self.path) as scratch:
+            with scratch_beside(self.path) as scratch:
                 return self._export(result, scratch, reference, parity_images)
         except (ExportError, ArtifactError) as error:
             return dataclasses.replace(result, error=str(error))
@@ -424,18 +421,29 @@ class _One:
             compared_on=parity_images.description if parity_images else None,
             parity=result.report.as_dict() if result.report else None,
         )
-        files.write_json(manifest.path_of(unfinished), described)
         size = files.size(unfinished)
-        if not self.force:
-            _check_free([self.path])
-        files.replace(
-            {
-                unfinished: self.path,
-                manifest.path_of(unfinished): manifest.path_of(self.path),
-            },
-            scratch,
-        )
+        self._place(unfinished, described, scratch)
         return dataclasses.replace(result, bytes=size, seconds=seconds)
+
+    def _place(self, unfinished: Path, described: dict, scratch: Path) -> None:
+        """Moves an artifact and its manifest to their places."""
+        place = manifest.path_of(self.path)
+        new = manifest.path_of(unfinished)
+        files.write_json(new, described)
+        files.sync(unfinished)
+        with locked(self.path.parent):
+            moves = {}
+            if os.path.lexists(self.path):
+                if not self.force:
+                    _check_free([self.path])
+                if place.is_file():
+                    old = None
+                    with contextlib.suppress(OSError, ValueError):
+                        old = files.read_json(place)
+                    between = scratch / "between.json"
+                    files.write_json(between, manifest.transition(old, described))
+                    moves[between] = place
+            files.replace({**moves, unfinished: self.path, new: place}, scratch)
 
     def _compare(
         self, path: Path, reference: Reference, parity_images: ParityImages

@@ -24,6 +24,7 @@ _LIBRARIES = (
     "ai-edge-litert",
 )
 SUFFIX = ".manifest.json"
+_REPLACEMENT = "replacement"
 
 
 def path_of(artifact: Path) -> Path:
@@ -70,6 +71,14 @@ def versions() -> dict[str, str]:
     } | {name: importlib.metadata.version(name) for name in _LIBRARIES}
 
 
+def transition(old: Any, new: dict[str, Any]) -> dict[str, Any]:
+    """Returns a manifest that is right before its artifact is replaced, and after.
+
+    So there is no instant at which an artifact has another's manifest beside it.
+    """
+    return {**(old if isinstance(old, dict) else {}), _REPLACEMENT: new}
+
+
 def changed_files(artifact: Path) -> list[str]:
     """Names the files that are not as the manifest beside the artifact says.
 
@@ -83,17 +92,24 @@ def changed_files(artifact: Path) -> list[str]:
     if not path.is_file():
         return []
     try:
-        recorded = files.read_json(path)["files"]
-        if not isinstance(recorded, dict):
-            raise ValueError(f"its files are {recorded!r}")
+        described = files.read_json(path)
+        candidates = [described["files"]] if "files" in described else []
+        if _REPLACEMENT in described:
+            candidates.append(described[_REPLACEMENT]["files"])
+        if not candidates or not all(isinstance(c, dict) for c in candidates):
+            raise ValueError("it does not list files")
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{path} is not a manifest of irv2 ({first_line(error)}). Remove it, or "
             "export the artifact again."
         ) from error
     found = files.digests(_named(artifact)) if artifact.exists() else {}
-    return sorted(
-        name
-        for name in recorded.keys() | found.keys()
-        if recorded.get(name) != found.get(name)
-    )
+    changes = [
+        sorted(
+            name
+            for name in recorded.keys() | found.keys()
+            if recorded.get(name) != found.get(name)
+        )
+        for recorded in candidates
+    ]
+    return min(changes, key=len)

@@ -7,6 +7,7 @@ a single wrong one hardly shows in the outputs.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ _COUNT = 8
 """Number of images to compare on."""
 _MOST_PIXELS = 1 << 20
 """Of the images that are run at once; bounds memory."""
+_LEAST_PROBABILITY = 1e-6
+"""Smaller ones count as this; float16 does not tell them apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +48,38 @@ class Tolerance:
     max_error: float
     min_cosine: float
 
-    def of(self, output: Output) -> Tolerance:
-        """Returns the tolerance of an output."""
+    def of(self, output: Output, image_size: tuple[int, int] | None) -> Tolerance:
+        """Returns the tolerance of an output, for images of a size."""
         factor = _TRAINING_FACTOR if output.is_training else 1
         return Tolerance(self.max_error * factor, self.min_cosine)
 
 
 @dataclasses.dataclass(frozen=True)
+class ToleranceWithExceptions(Tolerance):
+    """The same, with other limits for some outputs.
+
+    Attributes:
+      outputs: TF-Slim's name of an endpoint -> its own tolerance.
+      of_small: the same, for images smaller than 299 x 299.
+    """
+
+    outputs: Mapping[str, Tolerance]
+    of_small: Mapping[str, Tolerance]
+
+    def of(self, output: Output, image_size: tuple[int, int] | None) -> Tolerance:
+        """Returns the tolerance of an output, for images of a size."""
+        own = self.outputs.get(_endpoint(output))
+        if image_size and math.prod(image_size) < DEFAULT_IMAGE_SIZE**2:
+            own = self.of_small.get(_endpoint(output), own)
+        return own.of(output, image_size) if own else super().of(output, image_size)
+
+
+@dataclasses.dataclass(frozen=True)
 class OutputParity:
     """How one output agrees with the reference, over all images.
+
+    Probabilities are compared as logits: their logarithms, less the mean. What an
+    output says in steps may be half a step off, which is not counted.
 
     Attributes:
       max_error: largest absolute difference.
@@ -270,7 +296,7 @@ def compare(
         }
         for name, output in expected.items():
             if name in found:
-                figures.setdefault(name, _Figures(is_classes(output))).add(
+                figures.setdefault(name, _Figures(output)).add(
                     known[output.is_training][output.value], np.asarray(found[name])
                 )
     problems = [f"output {name}: unexpected" for name in sorted(unknown)]
@@ -295,7 +321,7 @@ def compare(
             rounded=rounded,
             activations=activations,
         )
-        endpoints = [_ENDPOINTS.get(o.value, o.value) for o in expected.values()]
+        endpoints = [_endpoint(output) for output in expected.values()]
         problems += weight_parity.activation_problems(
             rounded,
             network=reference.network.up_to(endpoints),
@@ -309,7 +335,7 @@ def compare(
         images=counts,
         main_output=next(iter(expected)),
         outputs={
-            name: figures[name].parity(tolerance.of(output))
+            name: figures[name].parity(tolerance.of(output, artifact.image_size))
             for name, output in expected.items()
             if name in figures
         },
@@ -327,7 +353,11 @@ _ENDPOINTS = {
 
 def is_classes(output: Output) -> bool:
     """Whether the entries of an output are classes, of which one is the largest."""
-    return _ENDPOINTS.get(output.value, output.value) in ("Logits", "Predictions")
+    return _endpoint(output) in ("Logits", "Predictions")
+
+
+def _endpoint(output: Output) -> str:
+    return _ENDPOINTS.get(output.value, output.value)
 
 
 def _problems_with_record(artifact: OpenedArtifact, reference: Reference) -> list[str]:
@@ -349,8 +379,8 @@ def _problems_with_record(artifact: OpenedArtifact, reference: Reference) -> lis
 class _Figures:
     """Figures of one output, over all batches so far."""
 
-    def __init__(self, has_ranks: bool) -> None:
-        self._has_ranks = has_ranks
+    def __init__(self, output: Output) -> None:
+        self._output = output
         self._max_error = 0.0
         self._magnitude = 0.0
         self._cosine = 1.0
@@ -362,15 +392,23 @@ class _Figures:
         if expected.shape != found.shape or not np.isfinite(found).all():
             self._fits = False
             return
+        if is_classes(self._output):
+            for e, f in zip(expected, found, strict=True):
+                self._rank(e, f)
+        half = self._output.step / 2
+        found = np.clip(expected, found - half, found + half)
+        if _endpoint(self._output) == "Predictions":
+            expected, found = _as_logits(expected), _as_logits(found)
         self._max_error = max(self._max_error, float(np.abs(expected - found).max()))
         self._magnitude = max(self._magnitude, float(np.abs(expected).max()))
         for e, f in zip(expected, found, strict=True):
             self._cosine = min(self._cosine, _cosine(e.ravel(), f.ravel()))
-            if self._has_ranks:
-                ranks_e, ranks_f = np.argsort(-e)[:_TOP_5], np.argsort(-f)[:_TOP_5]
-                self._top_1.append(ranks_e[0] == ranks_f[0])
-                common = len(np.intersect1d(ranks_e, ranks_f))
-                self._top_5.append(common / len(ranks_e))
+
+    def _rank(self, expected: np.ndarray, found: np.ndarray) -> None:
+        ranks_e, ranks_f = np.argsort(-expected)[:_TOP_5], np.argsort(-found)[:_TOP_5]
+        self._top_1.append(ranks_e[0] == ranks_f[0])
+        common = len(np.intersect1d(ranks_e, ranks_f))
+        self._top_5.append(common / len(ranks_e))
 
     def parity(self, tolerance: Tolerance) -> OutputParity:
         if not self._fits:
@@ -384,6 +422,12 @@ class _Figures:
             top_5=float(np.mean(self._top_5)) if self._top_5 else None,
             tolerance=tolerance,
         )
+
+
+def _as_logits(probabilities: np.ndarray) -> np.ndarray:
+    """Returns what softmax makes these probabilities of: [batch, classes], mean 0."""
+    logits = np.log(np.maximum(probabilities, _LEAST_PROBABILITY))
+    return logits - logits.mean(axis=1, keepdims=True)
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from checkpoints import files, stand_in
+from checkpoints import stand_in
 from checkpoints.files import PathLike
 from checkpoints.reader import open_checkpoint
+from checkpoints.scratch import scratch_beside
 from exporters import images
 from exporters.errors import ExportError
 from exporters.network import recalibration
@@ -62,7 +63,7 @@ def make_stand_in(
         progress(Step("generate variables", done=done, total=total))
 
     # First of all, so that a directory that cannot be written is found at once.
-    with files.scratch_beside(path):
+    with scratch_beside(path):
         variables = stand_in.generate(seed, generated)
         if not raw:
             progress(Step("set moving averages to batch statistics"))

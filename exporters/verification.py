@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from checkpoints import files
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import manifest, parity
@@ -147,7 +148,7 @@ def verify(
             progress(Step("build the network"))
             opened.graph()
         for number, path in enumerate(paths, start=1):
-            name = f"[{number}/{len(paths)}] {path}"
+            name = f"[{number}/{len(paths)}] {_name(path)}"
             progress(Step(name))
             found = _verify_one(path, opened, parity_images, formats)
             progress(Step(name, found.result, passed=found.passed))
@@ -160,6 +161,15 @@ def verify(
         artifacts=tuple(done),
         skipped=skipped,
     )
+
+
+def _name(path: Path) -> str:
+    """Returns the task and the format that a manifest says, or else the path."""
+    try:
+        described = files.read_json(manifest.path_of(path))
+        return f"{described['task']} {described['format']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return str(path)
 
 
 def _verify_one(

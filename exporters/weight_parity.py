@@ -12,7 +12,8 @@ reference's weights and activations, and from the precision that the format prom
 6. int32 biases count in steps of input times kernel, and differ from the reference's by
    what rounding them, and making good for the rounded kernel, can do.
 7. Activations that the format rounds are rounded, and others are not.
-8. Their ranges suit those that the reference's activations have on the images compared.
+8. Their ranges suit those that the reference's activations have on the images compared,
+   and start at 0 if these are rectified.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 
 from exporters.artifact import StoredWeight
 from exporters.network import quantization
-from exporters.network.layers import Conv, Dense, GlobalMean, Network, Softmax
+from exporters.network.layers import Add, Conv, Dense, Flatten, Network, Softmax
 from exporters.network.quantization import Precision, Quantization
 from exporters.reference import Activations
 
@@ -33,8 +34,10 @@ _SCALE_TOLERANCE = 1e-5
 _HALF_STEP = 0.5001
 """Half a step of rounding, and what float32 arithmetic on it may add."""
 _MEANS_FACTOR = 4
-"""How far channels' means over the calibration images, by which a writer corrects
+"""How far the means of channels over the calibration images, by which a writer corrects
 biases, may be above those of the images compared."""
+_DEVIATIONS = 4
+"""How far rounding errors of a kernel, which are as good as random, may add up."""
 _LEAST_COVERED = 1 / 4
 """Part of the reference's range that rounded activations cover at least, on images that
 they were not calibrated on."""
@@ -95,7 +98,9 @@ def compare_folded_weights(
       rounded: layer -> how the artifact rounds its output.
       activations: the reference's, where the format rounds activations.
     """
+    found = {name: _as_expected(found[name], expected.get(name)) for name in found}
     wrong = _differing_names(found, expected)
+    rounded = _with_flattened(network, rounded)
     in_float = precision.float_layers(network)
     for layer in network.weighted:
         names = f"{layer.scope}/weights", f"{layer.scope}/biases"
@@ -161,11 +166,10 @@ def activation_problems(
     """
     expected = precision.quantized_activations(network)
     by_name = {layer.name: layer for layer in network.layers}
-    # Containers may compute the mean and flatten it at once.
-    optional = {name for name in expected if isinstance(by_name.get(name), GlobalMean)}
+    rounded = _with_flattened(network, rounded)
     problems = [
         f"activation {name}: not rounded, as the format promises"
-        for name in sorted(expected - optional - rounded.keys())
+        for name in sorted(expected - rounded.keys())
         # In float where it is an output that people read.
         if not isinstance(by_name.get(name), Softmax)
     ]
@@ -174,22 +178,34 @@ def activation_problems(
             problems.append(f"activation {name}: rounded, which the format does not do")
             continue
         assert activations is not None
-        if isinstance(by_name.get(name), Softmax):
+        layer = by_name.get(name)
+        if isinstance(layer, Softmax):
             if found.zero_point != quantization.PROBABILITIES.zero_point or not (
                 _are_close(found.scale, quantization.PROBABILITIES.scale)
             ):
                 problems.append(f"activation {name}: not in steps of 1/256 from 0")
             continue
         is_input = name == network.input
-        wanted = input_range if is_input else activations.ranges[name]
-        if problem := _range_problem(found, wanted, must_equal=is_input):
+        if problem := _range_problem(
+            found,
+            input_range if is_input else activations.ranges[name],
+            must_equal=is_input,
+            # And so is all that shares its range.
+            is_rectified=isinstance(layer, Conv | Add) and layer.relu,
+        ):
             problems.append(f"activation {name}: {problem}")
     return problems
 
 
 def _range_problem(
-    found: Quantization, wanted: tuple[float, float], *, must_equal: bool
+    found: Quantization,
+    wanted: tuple[float, float],
+    *,
+    must_equal: bool,
+    is_rectified: bool,
 ) -> str | None:
+    if found.scale.shape != (1,):
+        return f"it has {found.scale.size} scales, expected one"
     if not (np.isfinite(found.scale) & (found.scale > 0)).all():
         return f"its scale is {found.scale[0]:g}"
     low, high = found.dequantize(np.array([-128, 127]))
@@ -203,11 +219,37 @@ def _range_problem(
         ):
             return f"{says}, expected {wanted[0]:g} to {wanted[1]:g}"
         return None
-    least = [bound * _LEAST_COVERED for bound in wanted]
+    step = found.scale[0]  # By which zero, to be exact, may move the ends.
+    least = wanted[0] * _LEAST_COVERED + step, wanted[1] * _LEAST_COVERED - step
     largest_span = (wanted[1] - wanted[0]) * _MOST_COVERED or np.inf
-    if low > least[0] or high < least[1] or high - low > largest_span:
+    if (
+        low > least[0]
+        or high < least[1]
+        or high - low > largest_span
+        or (is_rectified and low < 0)
+    ):
         return f"{says}; the network's from {wanted[0]:.4g} to {wanted[1]:.4g}"
     return None
+
+
+def _with_flattened(
+    network: Network, rounded: Mapping[str, Quantization]
+) -> dict[str, Quantization]:
+    """Containers may have just one of two activations that hold the same numbers."""
+    found = dict(rounded)
+    for layer in network.layers:
+        if isinstance(layer, Flatten):
+            for name, same in (layer.name, layer.input), (layer.input, layer.name):
+                if same in found:
+                    found.setdefault(name, found[same])
+    return found
+
+
+def _as_expected(found: StoredWeight, expected: np.ndarray | None) -> StoredWeight:
+    """A matrix may be stored as the kernel of a 1 x 1 convolution."""
+    if expected is None or found.values.shape != (1, 1, *expected.shape):
+        return found
+    return dataclasses.replace(found, values=found.values[0, 0])
 
 
 def _differing_names(
@@ -241,10 +283,13 @@ def _kernel_problem(
     if problem := _type_problem(found, expected, np.int8):
         return problem
     given = found.quantization
-    if given is None or given.scale.shape != rounding.scale.shape:
-        return f"no scale for each {'channel' if rounding.scale.size > 1 else 'kernel'}"
-    if given.zero_point != rounding.zero_point:
-        return f"its zero is {given.zero_point}, expected {rounding.zero_point}"
+    if (
+        given is None
+        or given.scale.shape != rounding.scale.shape
+        or given.zero_point != rounding.zero_point
+    ):
+        each = "channel" if rounding.scale.size > 1 else "kernel"
+        return f"not in steps of a scale for each {each}, from {rounding.zero_point}"
     if not _are_close(given.scale, rounding.scale):
         worst = np.abs(given.scale / rounding.scale - 1).max()
         return f"its scales differ from the checkpoint's by up to {worst:.3g}"
@@ -278,15 +323,17 @@ def _integer_problems(
     assert kernel.quantization is not None
     moved = kernel.quantization.dequantize(kernel.values) - expected_kernel
     means = activations.largest_means[layer.input] * _MEANS_FACTOR
-    window = tuple(range(moved.ndim - 2))
-    shift = np.abs(moved.sum(axis=window)).T @ means
+    moved = moved.sum(axis=tuple(range(moved.ndim - 2)))
+    shift = np.abs(moved.T @ means) + _DEVIATIONS * np.sqrt(moved.T**2 @ means**2)
     values = given.dequantize(bias.values)
     bad = ~(np.abs(values - expected_bias) <= step * _HALF_STEP + shift)
     return None, _difference(values, expected_bias, bad)
 
 
 def _are_close(found: np.ndarray, expected: np.ndarray) -> bool:
-    return bool(np.allclose(found, expected, rtol=_SCALE_TOLERANCE, atol=0))
+    return found.shape == expected.shape and bool(
+        np.allclose(found, expected, rtol=_SCALE_TOLERANCE, atol=0)
+    )
 
 
 def _difference(found: np.ndarray, expected: np.ndarray, bad: np.ndarray) -> str | None:

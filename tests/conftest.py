@@ -16,9 +16,10 @@ import fake_format
 from checkpoints import layout, stand_in
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import calibration, images
-from exporters.build import Build
+from exporters.build import Build, ExportOptions
 from exporters.exporting import export
 from exporters.formats import FORMATS
+from exporters.labels import imagenet_labels
 from exporters.network import recalibration
 from exporters.network.graphs import NetworkGraphs
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR
@@ -85,7 +86,12 @@ def stand_in_checkpoint(stand_in_file) -> Checkpoint:
 def build(stand_in_checkpoint, graphs) -> Build:
     """A build of the calibrated stand-in, with default options."""
     images_ = calibration.calibration_images(None, (299, 299))
-    return Build(stand_in_checkpoint, calibration=images_, graphs=graphs)
+    return Build(
+        stand_in_checkpoint,
+        calibration=images_,
+        labels=imagenet_labels(),
+        graphs=graphs,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -121,4 +127,24 @@ def exported(tmp_path_factory, build, reference, parity_images) -> Path:
     ]
     done = verify(compared, checkpoint, images=parity_images, reference=reference)
     assert done.passed, [item.report or item.error for item in done.artifacts]
+    return directory
+
+
+@pytest.fixture(scope="session")
+def deployable(tmp_path_factory, stand_in_checkpoint, reference) -> Path:
+    """A directory with the formats of today, of both tasks, for images of 139 x 139.
+
+    That is enough for every layer to work, and small enough for runtimes without fast
+    kernels.
+    """
+    directory = tmp_path_factory.mktemp("deployable")
+    done = export(
+        stand_in_checkpoint,
+        directory,
+        formats=[row for row in FORMATS.values() if row.precision],
+        options=ExportOptions(image_size=(139, 139)),
+        verify=False,  # The consumers compare.
+        reference=reference,
+    )
+    assert done.passed, [item.failures for item in done.artifacts]
     return directory

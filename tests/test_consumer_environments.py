@@ -39,11 +39,17 @@ def script(path, text):
 
 def test_names():
     assert environments.NAMES == [
+        "kagglehub1.0-py3.11",
+        "onnxruntime1.12-py3.7",
+        "onnxruntime1.16-py3.11",
+        "openvino2026.4-py3.11",
         "tf1.12-hub0.2-py3.6",
         "tf1.15-hub0.7-py3.7",
         "tf2.15-hub0.15-py3.11",
         "tf2.21-hub0.16-py3.11",
         "tf2.4-hub0.9-py3.8",
+        "tflite2.14-py3.11",
+        "tflite2.7-py3.7",
     ]
 
 

@@ -1,9 +1,10 @@
-"""The published formats in the hands of their original consumers.
+"""The artifacts in the hands of their consumers, those of old and those of today.
 
-Each consumer program of `tests/consumers` runs once per environment, on artifacts that
-were installed under their published handles. What it checks becomes a test here. The
-programs run beside all other tests: the first test starts them, and the last ones read
-what came of them (see `pytest_collection_modifyitems` in conftest.py).
+Each consumer program of `tests/consumers` runs once per environment: on the published
+formats, installed under their published handles, or on a directory of the deployable
+ones. What it checks becomes a test here. The programs run beside all other tests: the
+first test starts them, and the last ones read what came of them (see
+`pytest_collection_modifyitems` in conftest.py).
 """
 
 from __future__ import annotations
@@ -40,7 +41,19 @@ PROGRAMS = {
         "tf2.15-hub0.15-py3.11",
         "tf2.21-hub0.16-py3.11",
     ),
+    "onnx_runtime_consumer": ("onnxruntime1.12-py3.7", "onnxruntime1.16-py3.11"),
+    "tflite_runtime_consumer": ("tflite2.7-py3.7", "tflite2.14-py3.11"),
+    "openvino_consumer": ("openvino2026.4-py3.11",),
 }
+ARTIFACTS = {
+    "hub_module_consumer": ("handles", "TFHUB_CACHE_DIR"),
+    "keras_layer_consumer": ("handles", "TFHUB_CACHE_DIR"),
+    "onnx_runtime_consumer": ("deployable", "DEPLOYABLE"),
+    "tflite_runtime_consumer": ("deployable", "DEPLOYABLE"),
+    "openvino_consumer": ("deployable", "DEPLOYABLE"),
+}
+"""Program -> the fixture whose directory it works on, and the environment variable that
+tells it where that is."""
 AT_ONCE = 2
 MAKING_ENVIRONMENT = threading.Lock()
 TIMEOUT = 1800
@@ -96,7 +109,7 @@ def reference_file(reference, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def runs(request, handles, reference_file, tmp_path_factory):
+def runs(request, reference_file, tmp_path_factory):
     """Starts the programs that the selected tests ask for.
 
     Returns:
@@ -107,17 +120,27 @@ def runs(request, handles, reference_file, tmp_path_factory):
         for item in request.session.items
         if item.function is test_consumer
     }
+    artifacts = {}
+    for _, program in selected:
+        fixture, variable = ARTIFACTS[program]
+        artifacts[program] = {variable: str(request.getfixturevalue(fixture))}
     directory = tmp_path_factory.mktemp("results")
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         yield {
-            pair: pool.submit(run, *pair, handles, reference_file, directory)
-            for pair in sorted(selected)
+            (environment, program): pool.submit(
+                run, environment, program, artifacts[program], reference_file, directory
+            )
+            for environment, program in sorted(selected)
         }
         pool.shutdown(cancel_futures=True)
 
 
 def run(
-    environment: str, program: str, handles: Path, reference_file: Path, directory: Path
+    environment: str,
+    program: str,
+    artifacts: dict[str, str],
+    reference_file: Path,
+    directory: Path,
 ) -> dict:
     """Runs a program in an environment and returns the results of its checks."""
     with MAKING_ENVIRONMENT:
@@ -130,7 +153,7 @@ def run(
     }
     done = subprocess.run(
         [python, environments.DIRECTORY / f"{program}.py", reference_file, results],
-        env=settings | {"TFHUB_CACHE_DIR": str(handles)},
+        env=settings | artifacts,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

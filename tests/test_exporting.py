@@ -11,6 +11,7 @@ import fake_format
 import numpy as np
 import pytest
 
+from checkpoints import files
 from exporters import exporting, manifest
 from exporters.build import ExportOptions
 from exporters.errors import ExportError, UnknownFormatError
@@ -268,6 +269,7 @@ def test_a_move_that_fails_is_undone(tmp_path, monkeypatch, there_before, failin
         return rename(source, target)
 
     monkeypatch.setattr(Path, "rename", rename_or_fail)
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
     done = run(path.parent, force=True)
     assert "Input/output error" in only(done).failures[0]
     assert tree(tmp_path) == before

@@ -36,7 +36,7 @@ def test_a_checkpoint(tmp_path):
         "provenance": "unverified",
         "stand-in": False,
         "layout": "inception_resnet_v2",
-        "classes": None,
+        "classes": 1001,
         "auxiliary head": False,
         "training step": None,
         "optimizer variables, not used": 0,

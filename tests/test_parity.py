@@ -11,6 +11,7 @@ from checkpoints.reader import Checkpoint
 from exporters import parity
 from exporters.artifact import Output, StoredWeight
 from exporters.build import Build
+from exporters.formats import FORMATS
 from exporters.network.tasks import CLASSIFICATION
 from exporters.parity import OutputParity, ParityImages, ParityReport
 from exporters.weight_parity import WeightParity
@@ -252,6 +253,114 @@ def test_figures_of_an_example_made_by_hand(artifact):
     # Of the first, {8, 7, 6, 5, 4} are classes 0 to 4, and the artifact's 0 to 3 and 5;
     # of the second, they are classes 6 and 7, and the first three in both.
     assert figures.top_5 == pytest.approx((4 / 5 + 1) / 2)
+
+
+def probabilities_of(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def compare_probabilities(artifact, expected, found, step=0.0):
+    """Figures of an artifact whose softmax gives `found`, of a format in integers."""
+
+    class Reference:
+        checkpoint = CHECKPOINT
+
+        def outputs(self, batch, values, is_training):
+            return {"probabilities": expected}
+
+        def weights(self, task, **_):
+            return dict(CHECKPOINT)
+
+    tried = dataclasses.replace(
+        artifact,
+        run=lambda images: {"probabilities": found},
+        outputs={"probabilities": Output("probabilities", step=step)},
+        image_size=(299, 299),
+    )
+    tolerance = FORMATS["tflite-int8"].tolerance
+    return parity.compare(tried, Reference(), fake_format.IMAGES, tolerance).main
+
+
+@pytest.fixture
+def logits():
+    """Of 1001 classes, as small as those of a stand-in."""
+    return np.random.default_rng(0).normal(0.5, 0.5, (8, 1001))
+
+
+def test_probabilities_are_compared_as_logits(artifact, logits):
+    noise = np.random.default_rng(1).normal(0, 0.1, logits.shape)
+    expected, found = (probabilities_of(values) for values in (logits, logits + noise))
+    figures = compare_probabilities(artifact, expected, found)
+    noise -= noise.mean(axis=1, keepdims=True)
+    assert figures.max_error == pytest.approx(np.abs(noise).max())
+    assert figures.passed
+
+
+def test_probabilities_that_say_nothing_fail(artifact, logits):
+    """Though their cosine with those of a stand-in is 0.9."""
+    expected = probabilities_of(logits)
+    for found in (np.full_like(expected, 1 / 1001), np.zeros_like(expected)):
+        figures = compare_probabilities(artifact, expected, found)
+        assert not figures.passed
+        assert figures.cosine == pytest.approx(0, abs=1e-6)
+
+
+def test_probabilities_too_small_for_float16_are_equal(artifact):
+    sure = probabilities_of(np.linspace(0, 40, 8 * 1001).reshape(8, 1001))
+    figures = compare_probabilities(artifact, sure, sure.astype(np.float16))
+    assert figures.passed
+    assert figures.relative_error < 0.02
+
+
+def in_steps(probabilities):
+    return np.rint(probabilities * 256) / 256
+
+
+def test_what_steps_cannot_say_is_not_counted(artifact, logits):
+    expected = probabilities_of(logits)
+    assert np.rint(expected * 256).max() == 1
+    figures = compare_probabilities(artifact, expected, in_steps(expected), 1 / 256)
+    assert figures.relative_error == 0
+    assert figures.passed
+    assert not compare_probabilities(artifact, expected, in_steps(expected)).passed
+
+
+def test_what_steps_can_say_is_counted(artifact, logits):
+    expected = probabilities_of(logits)
+    wrong = in_steps(probabilities_of(2 * logits))
+    for found in (np.zeros_like(expected), expected + 1 / 256, wrong):
+        assert not compare_probabilities(artifact, expected, found, 1 / 256).passed
+
+
+def test_ranks_are_those_of_the_steps(artifact, logits):
+    expected = probabilities_of(logits)
+    nothing = np.zeros_like(expected)
+    assert compare_probabilities(artifact, expected, nothing, 1 / 256).top_1 == 0
+
+
+@pytest.mark.parametrize("name", ["onnx-int8", "tflite-dynamic-int8", "tflite-int8"])
+def test_the_noise_of_integers_is_taken_away_by_averaging(name):
+    """Where there is little to average, more is let pass, and nowhere else."""
+    tolerance = FORMATS[name].tolerance
+
+    def asked(value, *image_size):
+        return tolerance.of(Output(value), image_size or None).min_cosine
+
+    for value in ("feature_vector", "global_pool", "logits", "Logits", "probabilities"):
+        assert asked(value) == asked(value, 299, 299) == asked(value, 600, 400) == 0.95
+        assert 0.75 <= asked(value, 224, 224) == asked(value, 75, 75) < 0.95
+    assert 0.75 <= asked("Conv2d_7b_1x1") == asked("Conv2d_7b_1x1", 75, 75) < 0.95
+    for value in ("Conv2d_1a_3x3", "Mixed_5b", "Mixed_6a", "PreAuxLogits", "Mixed_7a"):
+        assert asked(value) == asked(value, 75, 75) == 0.95
+
+
+@pytest.mark.parametrize("name", ["v3", "onnx-float32", "onnx-float16"])
+def test_other_formats_have_one_tolerance(name):
+    tolerance = FORMATS[name].tolerance
+    for value in ("logits", "Conv2d_7b_1x1"):
+        for size in (None, (299, 299), (75, 75)):
+            assert tolerance.of(Output(value), size) == tolerance
 
 
 # Weights

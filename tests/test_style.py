@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("checkpoints", "exporters", "irv2")
+PACKAGES = ("benchmarks", "checkpoints", "exporters", "irv2")
 SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
 CONTAINERS = ROOT / "exporters" / "containers"
 NAMES = [str(path.relative_to(ROOT)) for path in SOURCES]

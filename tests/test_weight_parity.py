@@ -19,7 +19,7 @@ NETWORK = Network(
     (
         Conv("a", "images", "A", 6, (3, 3), padding="VALID"),
         Pool("p", "a", "max", (2, 2), 2, "VALID"),
-        Conv("b", "p", "B", 5, (1, 1)),
+        Conv("b", "p", "B", 5, (1, 1), relu=False),
     ),
     {"A": "a", "P": "p", "B": "b"},
 )
@@ -197,7 +197,7 @@ def test_5_kernels_without_a_scale_for_each_channel():
     values = found["B/weights"].values
     for rounding in (None, Quantization(np.ones(1, np.float32))):
         found["B/weights"] = StoredWeight(values, rounding)
-        assert "B/weights: no scale for each channel" in wrong(INT8, found)
+        assert "a scale for each channel" in str(wrong(INT8, found))
 
 
 @pytest.mark.parametrize("shift", [1.0, -1.0, 0.5])
@@ -218,6 +218,42 @@ def test_6_biases_corrected_by_other_images_pass():
     assert wrong(INT8, stored_int8(quantized(statistics))) == ()
     statistics = Statistics(RANGES, {name: mean * 0 for name, mean in MEANS.items()})
     assert wrong(INT8, stored_int8(quantized(statistics))) == ()
+
+
+@pytest.mark.parametrize(("moved", "passes"), [(0.0, True), (8.0, False)])
+def test_6_rounding_errors_of_many_weights_hardly_add_up(moved, passes):
+    """Those of 1024 do not excuse a bias that is off by a tenth of the output's range."""
+    network = Network("images", (Conv("b", "images", "B", 8, (1, 1)),), {"B": "b"})
+    kernel = RANDOM.normal(size=(1, 1, 1024, 8)).astype(np.float32)
+    weights = Weights(kernel, np.zeros(8, np.float32))
+    ranges = {"images": (0.0, 1.0), "b": (-40.0, 40.0)}
+    means = {"images": np.full(1024, 0.5)}
+    statistics = Statistics(ranges, means)
+    result = quantization.quantize_network(network, {"B": weights}, statistics, INT8)
+    found = stored_int8(result)
+
+    def move(values):
+        values[3] += moved / result.weights["B"].bias.quantization.scale[3]
+
+    found["B/biases"] = with_values(found["B/biases"], move)
+    compared = compare_folded_weights(
+        found,
+        {"B/weights": weights.kernel, "B/biases": weights.bias},
+        network=network,
+        precision=INT8,
+        rounded=result.activations,
+        activations=Activations(ranges, means),
+    )
+    assert compared.passed == passes
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_6_biases_without_steps_for_each(count):
+    found = stored(INT8)
+    scale = np.ones(count, np.float32)
+    values = found["B/biases"].values
+    found["B/biases"] = StoredWeight(values, Quantization(scale))
+    assert wrong(INT8, found) == ("B/biases: not in steps of input times kernel",)
 
 
 @pytest.mark.parametrize("factor", [0.5, 2])
@@ -248,12 +284,14 @@ def test_6_integers_computed_of_what_is_not_rounded():
 # Activations
 
 
-def problems(rounded, precision=INT8, input_range=(0.0, 1.0)):
+def problems(
+    rounded, precision=INT8, input_range=(0.0, 1.0), network=NETWORK, **ranges
+):
     return activation_problems(
         rounded,
-        network=NETWORK,
+        network=network,
         precision=precision,
-        activations=ACTIVATIONS,
+        activations=Activations(RANGES | ranges, MEANS),
         input_range=input_range,
     )
 
@@ -312,3 +350,22 @@ def test_8_scales_that_are_none(scale):
     rounded = dict(quantized().activations)
     rounded["a"] = Quantization(np.array([scale], np.float32), -128)
     assert problems(rounded)
+
+
+@pytest.mark.parametrize("low, high", [(-1e5, 0.8), (-0.8, 1e5), (0, 3), (0, 0)])
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+def test_8_ranges_as_the_reference_has_them_pass(low, high, factor):
+    """Even if one side is less than a step."""
+    rounding = quantization.of_range(low * factor, high * factor)
+    assert problems(quantized().activations | {"b": rounding}, b=(low, high)) == []
+
+
+def test_8_what_is_never_below_0_on_some_images_may_be_on_others():
+    rounding = quantization.of_range(-0.1, 3)
+    assert problems(quantized().activations | {"b": rounding}, b=(0.0, 3.0)) == []
+
+
+def test_8_what_is_rectified_starts_at_0():
+    rounded = quantized().activations | {"a": quantization.of_range(-0.5, 3.0)}
+    (line,) = problems(rounded)
+    assert line.startswith("activation a: it ranges from -0.")

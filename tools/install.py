@@ -9,7 +9,8 @@ import sys
 import time
 
 PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-OPTIONS = ["--no-compile", "--no-build-isolation", "--constraint", "constraints.txt"]
+OPTIONS = ["--no-compile", "--no-build-isolation", "--progress-bar", "off"]
+PINS = ["--constraint", "constraints.txt"]
 
 
 def main() -> int:
@@ -17,7 +18,7 @@ def main() -> int:
     start = time.monotonic()
     said = []
     with subprocess.Popen(
-        [*PIP, *OPTIONS, *sys.argv[1:]],
+        [*PIP, *OPTIONS, *PINS, *sys.argv[1:]],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

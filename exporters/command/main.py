@@ -144,6 +144,8 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
             options=_options(arguments),
             images=arguments.images,
             calibration_images=arguments.calibration_images,
+            labels=arguments.labels,
+            moving_averages=arguments.moving_averages,
             verify=arguments.verify,
             force=arguments.force,
             progress=progress,
@@ -160,6 +162,7 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
             arguments.artifacts,
             arguments.checkpoint,
             images=arguments.images,
+            moving_averages=arguments.moving_averages,
             progress=progress,
         )
     show.verification(console, done, arguments.json)
@@ -180,11 +183,12 @@ def _install(arguments: argparse.Namespace, console: Console) -> int:
         placed = install(
             arguments.artifacts,
             arguments.cache,
+            handle=arguments.handle,
             allow_stand_in=arguments.allow_stand_in,
             force=arguments.force,
             progress=progress,
         )
-    show.installed(console, placed)
+    show.installed(console, placed, arguments.json)
     return 0
 
 
@@ -203,6 +207,7 @@ def _pack(arguments: argparse.Namespace, console: Console) -> int:
         packed = pack(
             arguments.artifacts,
             arguments.output,
+            handle=arguments.handle,
             force=arguments.force,
             progress=progress,
         )
@@ -369,6 +374,13 @@ def _add_export(commands: Any) -> None:
         action="store_false",
         help="do not compare artifacts with the checkpoint",
     )
+    _add_moving_averages(added)
+    added.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=_path,
+        help="names of the classes, one a line",
+    )
     _add_images(added)
     _add_json(added)
     _add_options(added.add_argument_group("options of the ONNX and TFLite formats"))
@@ -387,6 +399,7 @@ def _add_verify(commands: Any) -> None:
         "artifacts", type=_path, nargs="+", help="artifacts, or directories of them"
     )
     _add_checkpoint(added)
+    _add_moving_averages(added)
     _add_images(added)
     _add_json(added)
 
@@ -407,7 +420,9 @@ def _add_install(commands: Any) -> None:
         action="store_true",
         help="install generated weights, which classify nothing",
     )
+    _add_handle(added)
     _add_force(added, "replace what is there: what others put there is deleted")
+    _add_json(added)
 
 
 def _add_uninstall(commands: Any) -> None:
@@ -434,6 +449,7 @@ def _add_pack(commands: Any) -> None:
     )
     _add_published(added)
     _add_output(added, "DIR", "directory to pack to; made if needed")
+    _add_handle(added)
     _add_force(added, "replace existing files")
 
 
@@ -515,6 +531,21 @@ def _add_published(parser: argparse.ArgumentParser) -> None:
         type=_path,
         nargs="+",
         help="artifacts (v1, v3, v4, v5), or directories of them",
+    )
+
+
+def _add_moving_averages(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--moving-averages",
+        metavar="HOW",
+        choices=("use", "ignore"),
+        help="use or ignore those of a training checkpoint",
+    )
+
+
+def _add_handle(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--handle", metavar="URL", help="instead of the published one, for one artifact"
     )
 
 

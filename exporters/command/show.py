@@ -67,26 +67,32 @@ class Steps(contextlib.AbstractContextManager):
 
 def formats(console: consoles.Console, rows: Iterable[Format], as_json: bool) -> None:
     """Prints the table of formats."""
+    from exporters.formats import TF_HUB
     from exporters.network.tasks import TASKS
 
-    facts = [
-        {
-            "format": row.name,
-            "what it is": row.summary,
-            "published as": row.handle("{task}"),
-        }
-        for row in rows
-    ]
+    rows = list(rows)
     if as_json:
+        facts = [
+            {
+                "format": row.name,
+                "what it is": row.summary,
+                "published as": row.handle("{task}"),
+            }
+            for row in rows
+        ]
         console.result(json.dumps({"tasks": list(TASKS), "formats": facts}, indent=2))
         return
-    columns = [
-        Column("format"),
-        Column("what it is"),
-        Column("published as", folds=True),
-    ]
-    console.table(columns, [[value or "" for value in row.values()] for row in facts])
+    columns = [Column("format"), Column("what it is")]
+    console.table(columns, [[row.name, row.summary] for row in rows])
     console.result(f"\nTasks: {', '.join(TASKS)}.")
+    published: dict[str, list[str]] = {}
+    for row in rows:
+        if row.published_version is not None:
+            url = row.container.handle.format(task="TASK", version="VERSION")
+            published.setdefault(url, []).append(row.name)
+    console.result(f"Handles, below {TF_HUB}")
+    for url, names in published.items():
+        console.result(f"  {', '.join(names)}:\n    {url.removeprefix(TF_HUB)}")
 
 
 def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> None:
@@ -99,10 +105,20 @@ def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> N
         _entries(console, found)
         return
     console.fields(
-        (name, _in_words(value))
+        (_SHORT_NAMES.get(name, name), _in_words(value))
         for name, value in {"kind": found.kind, **found.facts}.items()
-        if value is not None
+        if value is not None and (value != 0 or isinstance(value, bool))
     )
+
+
+_SHORT_NAMES = {
+    "made of checkpoint": "checkpoint",
+    "files changed since export": "changed",
+    "moving averages": "averages",
+    "optimizer variables, not used": "unused slots",
+    "other variables, not used": "unused others",
+}
+"""Of facts, so that a SHA-256 fits beside them."""
 
 
 def _entries(console: consoles.Console, found: Inspection) -> None:
@@ -254,14 +270,31 @@ def _differs(
     console.error("\n".join([f"{first}:", *failures]))
 
 
-def installed(console: consoles.Console, placed: Iterable[Installed]) -> None:
+def installed(
+    console: consoles.Console, placed: Iterable[Installed], as_json: bool
+) -> None:
     """Prints where artifacts were placed."""
     for item in placed:
         if item.warning:
             console.say(item.warning)
         for place, reason in item.kept.items():
             console.say(f"{place} is left as it is: {reason}")
-        console.result(f"{item.handle}\n  {item.directory}")
+        if not as_json:
+            console.result(f"{item.handle}\n  {item.directory}")
+    if as_json:
+        facts = [
+            {
+                "handle": item.handle,
+                "directory": str(item.directory),
+                "replaced": item.replaced,
+                "names": {name: str(place) for name, place in item.names.items()},
+                "files": [str(file) for file in item.files],
+                "kept": {str(place): why for place, why in item.kept.items()},
+                "warning": item.warning,
+            }
+            for item in placed
+        ]
+        console.result(json.dumps({"installed": facts}, indent=2))
 
 
 def uninstalled(console: consoles.Console, done: Uninstalled) -> None:

@@ -22,13 +22,17 @@ from exporters.network.layers import (
     Pool,
     Softmax,
     inputs_of,
-    transpose,
 )
+
+UINT8_ZERO = 128
+"""What uint8 has where int8 has 0."""
 
 _LEAST_CHANNEL_SCALE = 1e-6
 """Smallest scale of a kernel's channel, relative to the kernel's largest."""
 _LARGEST_WEIGHT = 127
 _LARGEST_BIAS = 2.0**30
+_LEAST_SCALE = 2.0**-60
+"""Of activations and kernels: float32 can still divide by the product of two."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +146,9 @@ class Statistics:
 def of_range(low: float, high: float) -> Quantization:
     """Returns the int8 quantization of a range; zero is represented exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / 255 or 1.0
+    scale = (high - low) / 255
+    if scale < _LEAST_SCALE:  # Of what is always 0, as good as any.
+        scale = 1.0
     zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
     return Quantization(np.array([scale], np.float32), zero_point)
 
@@ -161,9 +167,9 @@ def of_kernel(
     """
     largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)))
     scale = largest.astype(np.float64) / _LARGEST_WEIGHT
-    scale = np.maximum(scale, scale.max() * _LEAST_CHANNEL_SCALE)
+    least = max(scale.max() * _LEAST_CHANNEL_SCALE, _LEAST_SCALE)
+    scale = np.maximum(scale, least)
     scale = np.maximum(scale, np.abs(bias) / _LARGEST_BIAS / input_scale)
-    scale[scale == 0] = 1.0
     return Quantization(scale.astype(np.float32))
 
 
@@ -238,9 +244,9 @@ def rounding_shift(
     Returns:
       float32 [channels].
     """
-    axes = ("HWIO", "OHWI") if kernel.ndim == 4 else ("IO", "OI")
-    shift = transpose(rounded - kernel, *axes) @ input_mean
-    return shift.reshape(kernel.shape[-1], -1).sum(axis=1).astype(np.float32)
+    moved = (rounded - kernel).sum(axis=tuple(range(kernel.ndim - 2)))
+    # No product of matrices: its last bits may depend on the number of cores.
+    return (moved * input_mean[:, None]).sum(axis=0).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)

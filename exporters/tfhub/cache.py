@@ -23,6 +23,7 @@ from pathlib import Path
 
 from checkpoints import files
 from checkpoints.files import PathLike
+from checkpoints.scratch import scratch_beside
 from exporters.progress import Progress, Step, silent
 from exporters.tfhub import handles, links, receipts
 from exporters.tfhub.artifacts import HubArtifact, InstallError, find
@@ -161,7 +162,7 @@ def install(
     if models is None and (cache is None or os.environ.get("KAGGLEHUB_CACHE")):
         models = default_kaggle_directory()
     # First of all, so that a cache that cannot be written is found at once.
-    with files.scratch_beside(root / "artifacts") as scratch:
+    with scratch_beside(root / "artifacts") as scratch:
         chosen = find(artifacts, handle, progress)
         for url, artifact in chosen.items():
             if artifact.is_stand_in and not allow_stand_in:

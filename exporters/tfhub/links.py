@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from checkpoints import files
+from checkpoints.scratch import scratch_beside
 from exporters.tfhub.receipts import beside, changed_files
 
 _MARKER_SUFFIX = ".complete"
@@ -41,7 +42,7 @@ def make(place: Path, directory: Path) -> None:
       OSError: neither can be made. The place is as it was before.
     """
     marker = marker_of(place, directory)
-    with files.scratch_beside(place) as scratch:
+    with scratch_beside(place) as scratch:
         made = scratch / "made"
         final = place.parent.resolve() / place.name
         try:
@@ -137,5 +138,5 @@ def _holds_only(
 def remove_whole(path: Path) -> None:
     """Removes what is at a path, if anything, so that nobody sees half of it."""
     if os.path.lexists(path):
-        with files.scratch_beside(path) as scratch:
+        with scratch_beside(path) as scratch:
             path.rename(scratch / "removed")

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from checkpoints import files
 from checkpoints.files import PathLike
+from checkpoints.scratch import scratch_beside
 from exporters.progress import Progress, Step, silent
 from exporters.tfhub.artifacts import HubArtifact, InstallError, find
 
@@ -94,7 +95,7 @@ def pack(
     if output_directory.exists() and not output_directory.is_dir():
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.
-    with files.scratch_beside(output_directory / "archives") as scratch:
+    with scratch_beside(output_directory / "archives") as scratch:
         chosen = find(artifacts, handle, progress, served_as_files=True)
         destinations = {
             handle: _destination(output_directory, handle, artifact)
@@ -123,7 +124,7 @@ def pack(
                     _write_gzip(file, _parts(artifact.path), count)
             size = files.size(unfinished)
             destination = destinations[handle]
-            with files.scratch_beside(destination) as replaced:
+            with scratch_beside(destination) as replaced:
                 files.replace({unfinished: destination}, replaced)
             packed.append(Packed(destination, handle, size, artifact.warning))
     return tuple(packed)

@@ -65,63 +65,130 @@ def test_json_round_trip(tmp_path):
     assert files.read_json(tmp_path / "file.json") == value
 
 
-def test_scratch_leaves_nothing_behind(tmp_path):
-    destination = tmp_path / "new/deep/file"
-    with files.scratch_beside(destination) as scratch:
-        assert scratch.parent == destination.parent
-        (scratch / "part").write_text("unfinished")
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture(params=["exchanged", "moved"])
+def exchanging(request, monkeypatch):
+    """Whether the file system can exchange two names at once."""
+    if request.param == "moved":
+        monkeypatch.setattr(files, "exchange", lambda one, other: False)
+    return request.param == "exchanged"
 
 
-def test_scratch_keeps_the_directory_that_got_something(tmp_path):
-    destination = tmp_path / "new/file"
-    with files.scratch_beside(destination) as scratch:
-        (scratch / "part").write_text("whole")
-        files.replace({scratch / "part": destination}, scratch)
-    assert [path.name for path in tmp_path.rglob("*")] == ["new", "file"]
+@pytest.fixture
+def pair(tmp_path):
+    """Moves of a new artifact and its manifest to the places of old ones."""
+    scratch = tmp_path / "scratch"
+    (scratch / "artifact").mkdir(parents=True)
+    (scratch / "artifact/part").write_text("new")
+    (scratch / "manifest").write_text("new")
+    (tmp_path / "artifact").mkdir()
+    (tmp_path / "artifact/part").write_text("old")
+    (tmp_path / "manifest").write_text("old")
+    return {scratch / name: tmp_path / name for name in ("artifact", "manifest")}
 
 
-def test_scratch_that_cannot_be_made_is_named_by_its_directory(tmp_path, monkeypatch):
-    def refuse(prefix, dir):
-        raise PermissionError(13, "Permission denied", f"{dir}/{prefix}x3h2")
+def contents(tmp_path):
+    return [(tmp_path / name).read_text() for name in ("artifact/part", "manifest")]
 
-    monkeypatch.setattr(files.tempfile, "mkdtemp", refuse)
-    with pytest.raises(PermissionError) as caught, files.scratch_beside(tmp_path / "x"):
-        pass
-    assert caught.value.filename == str(tmp_path)
+
+def test_replacing(tmp_path, pair, exchanging):
+    files.replace(pair, tmp_path / "scratch")
+    assert contents(tmp_path) == ["new", "new"]
 
 
 @pytest.mark.parametrize("failing", ["artifact", "manifest"])
-def test_replacing_happens_wholly_or_not_at_all(tmp_path, monkeypatch, failing):
+def test_replacing_happens_wholly_or_not_at_all(
+    tmp_path, monkeypatch, pair, exchanging, failing
+):
+    rename, exchange = Path.rename, files.exchange
+
+    def fail(source):
+        if source == tmp_path / "scratch" / failing:
+            raise OSError("no")
+
+    def rename_or_fail(self, target):
+        fail(self)
+        return rename(self, target)
+
+    def exchange_or_fail(one, other):
+        if exchanging and (tmp_path / "artifact/part").read_text() == "old":
+            fail(one)
+        elif exchanging and failing == "manifest" and one.name == "manifest":
+            fail(one)
+        return exchange(one, other)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", rename_or_fail)
+        patched.setattr(files, "exchange", exchange_or_fail)
+        with pytest.raises(OSError, match="no"):
+            files.replace(pair, tmp_path / "scratch")
+    assert contents(tmp_path) == ["old", "old"]
+    files.replace(pair, tmp_path / "scratch")
+    assert contents(tmp_path) == ["new", "new"]
+
+
+def test_files_and_directories_replace_each_other(tmp_path, exchanging):
     scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    for name in ("artifact", "manifest"):
-        (tmp_path / name).write_text("old")
-        (scratch / name).write_text("new")
-    moves = {scratch / name: tmp_path / name for name in ("artifact", "manifest")}
+    (scratch / "a").mkdir(parents=True)
+    (scratch / "b").write_text("file")
+    (tmp_path / "a").write_text("file")
+    (tmp_path / "b").mkdir()
+    moves = {scratch / name: tmp_path / name for name in ("a", "b")}
+    files.replace(moves, scratch)
+    assert (tmp_path / "a").is_dir() and (tmp_path / "b").is_file()
+
+
+def test_links_that_lead_nowhere_are_replaced(tmp_path, exchanging):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch/new").write_text("new")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    files.replace({tmp_path / "scratch/new": tmp_path / "link"}, tmp_path / "scratch")
+    assert not (tmp_path / "link").is_symlink()
+
+
+def test_what_was_moved_away_is_put_back(tmp_path, monkeypatch, pair):
+    """If the process was killed where the file system cannot exchange."""
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
     rename = Path.rename
 
-    def fail_once(self, target):
-        if self == scratch / failing:
-            raise OSError("no")
+    def killed(self, target):
+        if self == tmp_path / "scratch/artifact":
+            raise SystemExit
         return rename(self, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "rename", fail_once)
-        with pytest.raises(OSError, match="no"):
-            files.replace(moves, scratch)
-    assert [(tmp_path / name).read_text() for name in ("artifact", "manifest")] == [
-        "old",
-        "old",
-    ]
-    files.replace(moves, scratch)
-    assert (tmp_path / "artifact").read_text() == "new"
-    assert (tmp_path / "manifest").read_text() == "new"
+        patched.setattr(Path, "rename", killed)
+        patched.setattr(files.contextlib, "ExitStack", NoUndo)
+        with pytest.raises(SystemExit):
+            files.replace(pair, tmp_path / "scratch")
+    assert not (tmp_path / "artifact").exists()
+    files.undo_replacing(tmp_path / "scratch")
+    assert contents(tmp_path) == ["old", "old"]
 
 
-def test_directories_are_replaced_as_files_are(tmp_path, directory):
-    scratch = tmp_path / "scratch"
-    (scratch / "new").mkdir(parents=True)
-    (scratch / "new/file").write_text("new")
-    files.replace({scratch / "new": directory}, scratch)
-    assert [path.name for path in directory.iterdir()] == ["file"]
+class NoUndo:
+    """A stack that a killed process does not come to unwind."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        return None
+
+    def callback(self, *arguments):
+        pass
+
+    def pop_all(self):
+        pass
+
+
+def test_exchanging_names_what_is_wrong(tmp_path):
+    (tmp_path / "a").write_text("a")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        files.exchange(tmp_path / "a", tmp_path / "nowhere")
+
+
+def test_syncing_takes_files_and_directories(tmp_path):
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "directory/file").write_text("content")
+    files.sync(tmp_path / "directory")
+    files.sync(tmp_path / "directory/file")

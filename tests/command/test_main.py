@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import fake_format
@@ -163,10 +164,20 @@ def test_list():
     done = irv2_process("list")
     assert done.returncode == 0
     assert done.stderr == ""
-    header, _, *rows, _, tasks = done.stdout.splitlines()
+    table, _, rest = done.stdout.partition("\n\n")
+    header, _, *rows = table.splitlines()
+    tasks, site, *handles = rest.splitlines()
     assert header.split("  ")[0] == "format"
     assert [row.split()[0] for row in rows] == list(formats.FORMATS)
     assert tasks == "Tasks: feature_vector, classification."
+    assert site == "Handles, below https://tfhub.dev/"
+    assert [line.strip() for line in handles] == [
+        "v1, v3, v4, v5:",
+        "google/imagenet/inception_resnet_v2/TASK/VERSION",
+        "tfjs-v1, tfjs-v3:",
+        "google/tfjs-model/imagenet/inception_resnet_v2/TASK/VERSION/default/1",
+    ]
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_list_for_machines():
@@ -187,6 +198,10 @@ USAGE = {
     "no path": (["inspect", ""], ["expected a path, found nothing"]),
     "no checkpoint": (["export", "--output", "x"], ["--checkpoint"]),
     "no names": (["export", "--formats", ","], ["expected names"]),
+    "unknown choice": (
+        ["verify", "--checkpoint", "x", "--moving-averages", "maybe", "y"],
+        ["'maybe'", "'use', 'ignore'"],
+    ),
     "unknown type": (["export", "--integer-type", "int4"], ["'int4'", "uint8"]),
     "no MD5": (["fetch", "--md5", "not an md5"], ["32 hexadecimal digits"]),
     "no seed": (["stand-in", "--output", "x", "--seed", "first"], ["'first'"]),
@@ -443,14 +458,31 @@ def test_nothing_is_left_of_an_export_of_nothing(irv2, place, monkeypatch):
     assert tree(place) == before
 
 
-def test_options_without_effect_on_part_of_an_export_are_named(irv2, place):
-    done = irv2(*EXPORT, "--formats", "fake,v3", "--checkpoint", "nowhere.ckpt")
-    assert done.code == main.EXIT_BAD_INPUT
-    done = irv2(
-        *EXPORT, "--formats", "tflite-int8,v1,onnx-float32", "--softmax", "--no-verify"
-    )
-    assert "--softmax has no effect on v1, onnx-float32, feature_vector." in done.err
-    assert "--image-size has no effect on v1." in done.err
+def test_options_without_effect_on_part_of_an_export_are_named(
+    irv2, place, monkeypatch
+):
+    for name, options in {"plain": (), "soft": ("image_size", "softmax")}.items():
+        row = dataclasses.replace(fake_format.FORMAT, name=name, options=options)
+        monkeypatch.setitem(formats.FORMATS, name, row)
+    done = irv2(*EXPORT, "--formats", "fake,plain,soft", "--softmax", "--no-verify")
+    assert done.code == 0
+    lines = done.err.splitlines()
+    assert "--image-size has no effect on plain." in lines
+    assert "--softmax has no effect on fake, plain, feature_vector." in lines
+    recorded = {
+        path.name: json.loads(path.read_text())["options"]
+        for path in (place / "out").glob("*.manifest.json")
+    }
+    name = "inception_resnet_v2-{}.fake.manifest.json"
+    size = {"image_size": [75, 75]}
+    assert recorded == {
+        name.format("feature_vector-fake-75"): size,
+        name.format("classification-fake-75"): size,
+        name.format("feature_vector-plain"): {},
+        name.format("classification-plain"): {},
+        name.format("feature_vector-soft-75"): size,
+        name.format("classification-soft-75-softmax"): size | {"softmax": True},
+    }
 
 
 def test_inspect(irv2, place):
@@ -649,6 +681,18 @@ TROUBLE = {
     "calibration that changes nothing": (
         export(formats="v4", image_size="299", calibration_images="empty"),
         ["--calibration-images has no effect on v4"],
+    ),
+    "images to compare on, and no comparison": (
+        [*export(images="broken images"), "--no-verify"],
+        ["--images has no effect without a comparison"],
+    ),
+    "labels of another network": (
+        export(labels="text.ckpt"),
+        ["text.ckpt: 1 names, expected one for each", "1001 classes"],
+    ),
+    "moving averages of a checkpoint without": (
+        export(moving_averages="use"),
+        ["good.ckpt", "moving averages"],
     ),
     "unknown format": (
         export(formats="v4,v2"),
@@ -905,6 +949,30 @@ def test_a_full_disk(irv2, place, monkeypatch):
     assert sorted(tree(place / "out")) == [FEATURES, f"{FEATURES}.manifest.json"]
 
 
+def test_files_that_get_too_large(tmp_path):
+    """The nearest that there is to a full disk, without one."""
+    published_directories.make(tmp_path / "published", "v4", content=bytes(2 << 20))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20,) * 2)"
+    before = tree(tmp_path)
+    for command in (
+        ["stand-in", "--raw", "--output", "new/x.ckpt"],
+        ["install", "published", "--cache", "new"],
+    ):
+        script = f"{limit}; import sys; sys.argv = ['irv2', *{command}]"
+        script += "; from exporters.command import main; main.main()"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == main.EXIT_BAD_INPUT
+        assert done.stderr.splitlines()[-1].startswith("irv2: ")
+        assert done.stderr.endswith("new: File too large\n")
+        assert tree(tmp_path) == before
+
+
 def test_a_reader_that_stops_reading():
     for command in ("list", "list --json", "inspect --json nowhere"):
         done = subprocess.run(
@@ -960,6 +1028,26 @@ def test_install_and_uninstall(irv2, tmp_path):
     done = irv2("uninstall", "--cache", cache)
     assert (done.code, done.out) == (0, f"{handle}\n")
     assert list(cache.iterdir()) == []
+
+
+def test_install_for_machines(irv2, tmp_path):
+    artifact = published_directories.make(tmp_path, "v4")
+    done = irv2("install", artifact, "--cache", tmp_path / "cache", "--json")
+    assert done.code == 0
+    (found,) = json.loads(done.out)["installed"]
+    assert found["handle"] == f"{published_directories.PUBLISHED}/feature_vector/4"
+    assert Path(found["directory"]).is_dir()
+    assert found["names"][found["handle"]] == found["directory"]
+    assert not found["replaced"]
+
+
+def test_install_and_pack_under_another_handle(irv2, tmp_path):
+    artifact = published_directories.make(tmp_path, "v4")
+    handle = ("--handle", "https://example.org/my/model/1")
+    done = irv2("install", artifact, "--cache", tmp_path / "cache", *handle)
+    assert done.out.splitlines()[0] == handle[1]
+    done = irv2("pack", artifact, "--output", tmp_path / "www", *handle)
+    assert done.out == f"{tmp_path / 'www/my/model/1.tar.gz'}\n"
 
 
 def test_install_where_the_environment_says(irv2, tmp_path, monkeypatch):
@@ -1034,6 +1122,36 @@ def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
         signal.signal(signal.SIGTERM, handler)
     assert done.code == main.EXIT_INTERRUPTED
     assert tree(place) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_real_process_that_is_asked_to_end(tmp_path, number):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "exporters.command.main",
+            "stand-in",
+            "--raw",
+            "--output",
+            "new/x.ckpt",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("new/*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == main.EXIT_INTERRUPTED
+    assert out == ""
+    assert err.endswith("irv2: interrupted\n")
+    assert "Traceback" not in err
+    assert tree(tmp_path) == {}
 
 
 def test_the_screen_of_a_real_process_shows_only_our_message(tmp_path):

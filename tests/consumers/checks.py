@@ -6,10 +6,17 @@ is called with the file of reference values, and the file to write the results t
 
 import argparse
 import json
+import os
 import time
 import traceback
 
 import numpy as np
+
+OUTPUTS = {"feature_vector": "feature_vector", "classification": "logits"}
+DEPLOYABLE_IMAGES = 2
+LEAST_COSINE = {"float16": 0.998, "int8": 0.9}
+"""Of rounded weights, on images smaller than those the stand-in was calibrated on. A
+runtime that does not know what a file means gives zeros or noise."""
 
 
 class NotApplicable(Exception):
@@ -50,6 +57,37 @@ def assert_close(found, expected, tolerance=2e-5):
     assert np.isfinite(found).all()
     error = np.abs(found - expected).max() / np.abs(expected).max()
     assert error <= tolerance, f"relative error {error:.3g}"
+
+
+def assert_agrees(run, name, reference):
+    """Asserts that a runtime computes the network from a format's file of each task.
+
+    Args:
+      run: function of a file's path, and images, that returns the output.
+      name: of the format, such as "onnx-int8". Its files are in the directory that the
+        environment variable DEPLOYABLE names.
+      reference: images of 139 x 139 pixels, and the network's outputs for them.
+    """
+    container, weights = name.split("-")[0], name.split("-")[-1]
+    images = reference["139x139/images"][:DEPLOYABLE_IMAGES]
+    for task, output in OUTPUTS.items():
+        file = f"inception_resnet_v2-{task}-{name}-stand-in.{container}"
+        found = run(os.path.join(os.environ["DEPLOYABLE"], file), images)
+        expected = reference["139x139/" + output][:DEPLOYABLE_IMAGES]
+        if weights == "float32":
+            assert_close(found, expected)
+        else:
+            assert_similar(found, expected, LEAST_COSINE[weights])
+
+
+def assert_similar(found, expected, least_cosine):
+    """Asserts that each row points in the direction of the expected one."""
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    assert np.isfinite(found).all()
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert norms.all(), "nothing but zeros"
+    cosine = ((found * expected).sum(axis=1) / norms).min()
+    assert cosine >= least_cosine, f"cosine {cosine:.4f}"
 
 
 def moved_fraction(before, after, statistics):

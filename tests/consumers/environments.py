@@ -1,4 +1,4 @@
-"""Makes the environments in which the original consumers run.
+"""Makes the environments in which the consumers run.
 
 Each `<name>.txt` beside this file pins one of them completely; its name ends with the
 version of Python, as in `tf1.12-hub0.2-py3.6`. What runs in Node and in a browser is pinned
@@ -20,7 +20,7 @@ from pathlib import Path
 from checkpoints.download import cache_directory
 
 DIRECTORY = Path(__file__).parent
-NAMES = sorted(path.stem for path in DIRECTORY.glob("tf*-py*.txt"))
+NAMES = sorted(path.stem for path in DIRECTORY.glob("*-py*.txt"))
 
 _BOOTSTRAP = {"3.6": ("pip==21.3.1", "setuptools==59.6.0", "wheel==0.37.1")}
 """What pip needs before it can read the pins, by version of Python."""

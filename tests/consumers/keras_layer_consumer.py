@@ -93,7 +93,9 @@ def check_feature_vector_4_fine_tuning(reference):
     before = values(layer.weights)
     layer(images, training=False)
     assert_equal(values(layer.weights), before)
+    before = values(averages)
     assert_loss_falls(layer, images)
+    assert all((v != b).any() for v, b in zip(values(averages), before))
 
 
 def assert_loss_falls(layer, images):
@@ -188,6 +190,45 @@ def check_serving(reference):
             {"serving_default_inputs:0": reference["299x299/images"]},
         )
     checks.assert_close(found, reference["299x299/logits"])
+
+
+def check_conversion_to_tflite(reference):
+    """TensorFlow's own converter, on v5 as it is and on v4 in a fine-tuned model."""
+    if TENSORFLOW < (2, 15):
+        raise checks.NotApplicable("converting takes minutes; recent versions do")
+    converter = tf.lite.TFLiteConverter.from_saved_model(
+        hub.resolve(HANDLE.format("feature_vector", 5))
+    )
+    images = reference["139x139/images"]
+    expected = reference["139x139/feature_vector"]
+    checks.assert_close(run_tflite(converter.convert(), images), expected, 1e-4)
+
+    model = tf.keras.Sequential(
+        [
+            tf.keras.layers.InputLayer(images.shape[1:]),
+            hub.KerasLayer(HANDLE.format("feature_vector", 4), trainable=True),
+            tf.keras.layers.Dense(5, activation="softmax"),
+        ]
+    )
+    untrained = model.predict(images, verbose=0)
+    model.compile(tf.keras.optimizers.SGD(0.002), "sparse_categorical_crossentropy")
+    for _ in range(2):
+        model.train_on_batch(images, np.arange(len(images)))
+    expected = model.predict(images, verbose=0)
+    assert np.abs(expected - untrained).max() > 1e-2
+    converted = tf.lite.TFLiteConverter.from_keras_model(model).convert()
+    checks.assert_close(run_tflite(converted, images), expected, 1e-4)
+
+
+def run_tflite(content, images):
+    """Runs a TFLite model of one input and one output."""
+    interpreter = tf.lite.Interpreter(model_content=content)
+    image_input = interpreter.get_input_details()[0]["index"]
+    interpreter.resize_tensor_input(image_input, images.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(image_input, images)
+    interpreter.invoke()
+    return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
 
 def check_older_format(reference):

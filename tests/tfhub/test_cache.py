@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from published_directories import PUBLISHED, content, make
 
+from checkpoints import files
 from exporters.errors import ArtifactError
 from exporters.progress import Step
 from exporters.tfhub.artifacts import InstallError
@@ -184,6 +185,7 @@ def test_failed_move_leaves_the_old_module(tmp_path, cache, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
     with pytest.raises(OSError, match="input/output"):
         install([make(tmp_path / "b", content=b"new")], cache)
     assert content(cache) == before
@@ -201,6 +203,7 @@ def test_all_are_installed_or_none(tmp_path, cache, monkeypatch):
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(files, "exchange", lambda one, other: False)
     with pytest.raises(OSError, match="input/output"):
         install([tmp_path / "all"], cache)
     assert not cache.exists()

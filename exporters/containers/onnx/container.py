@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
+from onnx import external_data_helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
+from exporters import float16
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
-from exporters.errors import ArtifactError, ExportError
+from exporters.errors import ArtifactError
 from exporters.network.layers import transpose
-from exporters.network.quantization import Precision, Quantization
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.quantization import UINT8_ZERO, Precision, Quantization
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 RECORD = "irv2"
@@ -37,11 +38,10 @@ _DAMAGE = (
     runtime_errors.InvalidGraph,
     runtime_errors.InvalidProtobuf,
     runtime_errors.NoModel,
+    runtime_errors.NoSuchFile,
     runtime_errors.NotImplemented,
 )
 """What ONNX Runtime raises for files that it cannot use, and for nothing else."""
-_FLOAT16_HEADROOM = 2
-"""How far activations have to stay below float16's largest number: images differ."""
 
 
 def write(
@@ -66,7 +66,7 @@ def write(
         outputs |= task.published
     graph = nodes.select(build.once(_graph), outputs)
     if precision.activations == "float16":
-        _check_range_of_float16(build)
+        float16.check_activations(build.statistics.ranges)
         graph = nodes.to_float16(graph, precision.float_layers(build.network))
     elif precision.activations == "int8":
         quantized = build.quantized(precision)
@@ -86,18 +86,6 @@ def _graph(build: Build) -> OnnxGraph:
     return nodes.convert(build.network, build.weights(), nchw=build.options.nchw)
 
 
-def _check_range_of_float16(build: Build) -> None:
-    """Raises if activations overflow, or nearly, on the calibration images."""
-    largest = np.finfo(np.float16).max / _FLOAT16_HEADROOM
-    for name, bounds in build.statistics.ranges.items():
-        if np.abs(bounds).max() > largest:
-            raise ExportError(
-                f"{name} reaches {np.abs(bounds).max():.6g} on the calibration images: "
-                f"too much for float16, which ends at {np.finfo(np.float16).max:.6g}. "
-                "Use float32, or int8."
-            )
-
-
 def _metadata(
     build: Build, precision: Precision, task: Task, record: Record
 ) -> dict[str, str]:
@@ -110,7 +98,7 @@ def _metadata(
     }
     if precision.activations == "int8" and build.calibration:
         metadata["calibration"] = build.calibration.description
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         metadata["labels"] = "\n".join(build.labels)
     return metadata
 
@@ -130,16 +118,20 @@ def open(path: Path) -> OpenedArtifact:
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}. Expected an "
             f"ONNX file exported by irv2. It says: {first_line(error)}"
         ) from error
+    except runtime_errors.RuntimeException:
+        _arrays(path)  # Raises if they lie in other files, which may be missing.
+        raise
     record = _read_record(path, session)
     task = TASKS[record.task]
     nchw = bool(record.options.get("nchw"))
-    [images, *_] = session.get_inputs()
-    if images.name != INPUT or len(images.shape) != 4:
+    inputs = {each.name: each.shape for each in session.get_inputs()}
+    if list(inputs) != [INPUT] or len(inputs[INPUT]) != 4:
+        found = ", ".join(f"{name} {shape}" for name, shape in inputs.items())
         raise ArtifactError(
-            f"{path} has the input {images.name} {images.shape}, expected {INPUT} with "
-            "four dimensions. It was changed: export it again."
+            f"{path} has the input {found or 'of no name'}, expected {INPUT} with four "
+            "dimensions. It was changed: export it again."
         )
-    _, *image = images.shape
+    _, *image = inputs[INPUT]
     height, width = image[1:] if nchw else image[:2]
     is_fixed = isinstance(height, int)
     outputs = {task.output: Output(task.output)}
@@ -198,8 +190,13 @@ def _read_record(path: Path, session: onnxruntime.InferenceSession) -> Record:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """Reads all initializers."""
-    graph = onnx.load(path, load_external_data=False).graph
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    if any(map(external_data_helper.uses_external_data, tensors)):
+        raise ArtifactError(
+            f"{path} has weights in other files. It was changed by another tool: "
+            "export it again."
+        )
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in tensors}
 
 
 def _weights(path: Path) -> Iterator[tuple[str, StoredWeight]]:
@@ -237,5 +234,5 @@ def _quantization(
         )
     zero = int(zero_point.flat[0])
     if zero_point.dtype == np.uint8:
-        zero -= quantization.UINT8_ZERO
+        zero -= UINT8_ZERO
     return Quantization(scale.reshape(-1), zero)

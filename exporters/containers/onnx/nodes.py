@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 
-from exporters.errors import ExportError
+from exporters import float16
 from exporters.network.folding import Weights
 from exporters.network.layers import (
     Add,
@@ -215,7 +215,8 @@ def to_float16(graph: OnnxGraph, in_float: Collection[str] = ()) -> OnnxGraph:
     def cast(name: str, single: bool) -> str:
         """Returns the name of a value or weight in the precision asked for."""
         if name in graph.weights:
-            weights[name] = graph.weights[name] if single else half(name)
+            if not single:
+                weights[name] = float16.rounded(name, graph.weights[name])
             return name
         if is_single[name] == single:
             return name
@@ -223,12 +224,6 @@ def to_float16(graph: OnnxGraph, in_float: Collection[str] = ()) -> OnnxGraph:
         converted = f"{name}/{'float32' if single else 'float16'}"
         nodes[converted] = make_node("Cast", [name], converted, to=to)
         return converted
-
-    def half(name: str) -> np.ndarray:
-        largest = np.abs(graph.weights[name]).max()
-        if largest > np.finfo(np.float16).max:
-            raise ExportError(f"{name} has the value {largest}, too large for float16.")
-        return graph.weights[name].astype(np.float16)
 
     for node in graph.nodes:
         single = (

@@ -16,10 +16,12 @@ import numpy as np
 
 from exporters.containers.onnx.nodes import OnnxGraph, make_node, with_inputs
 from exporters.network.layers import transpose
-from exporters.network.quantization import Integers, Quantization, QuantizedWeights
-
-UINT8_ZERO = 128
-"""What uint8 has where int8 has 0."""
+from exporters.network.quantization import (
+    UINT8_ZERO,
+    Integers,
+    Quantization,
+    QuantizedWeights,
+)
 
 
 def quantize(

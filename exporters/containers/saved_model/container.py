@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from checkpoints.scratch import Scratch, temporary
 from exporters import extra_assets
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
@@ -57,19 +57,19 @@ def write(
       path: directory to write.
     """
     saved = build.once(_save_with_signature, task)
-    shutil.copytree(Path(saved.name) / _SAVED, path)
+    shutil.copytree(saved.path / _SAVED, path)
     if not has_signature:
         _remove_signature(path)
     extra_assets.write_record(path, record)
 
 
-def _save_with_signature(build: Build, task: Task) -> tempfile.TemporaryDirectory[str]:
+def _save_with_signature(build: Build, task: Task) -> Scratch:
     """Saves the model as v5; v4 is the same less the signature."""
     import tensorflow as tf
 
     model = _build_model(build, task)
-    directory = tempfile.TemporaryDirectory(prefix="irv2-")
-    saved = Path(directory.name) / _SAVED
+    directory = temporary()
+    saved = directory.path / _SAVED
     tf.saved_model.save(
         model,
         str(saved),
@@ -235,9 +235,9 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
         for name in build.graph().variable_names(task.name)
     }
 
-    parts = {
-        (training, return_endpoints): _NetworkPart(
-            build.graph(is_training=training), task, return_endpoints
+    predictions = {
+        (training, return_endpoints): _prediction(
+            build.graph(is_training=training), task, return_endpoints, variables
         )
         for training in (False, True)
         for return_endpoints in (False, True)
@@ -246,13 +246,13 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
     def call(
         inputs, training=False, return_endpoints=False, batch_norm_momentum=HUB_MOMENTUM
     ):
-        part = parts[training, return_endpoints]
-        outputs = part.import_into_function(variables, inputs, batch_norm_momentum)
+        predict = predictions[training, return_endpoints]
+        outputs = predict(inputs, batch_norm_momentum)
         return outputs if return_endpoints else outputs["default"]
 
     model = tf.train.Checkpoint()
     model.__call__ = tf.function(call, autograph=False)
-    for training, return_endpoints in parts:
+    for training, return_endpoints in predictions:
         model.__call__.get_concrete_function(
             _images_spec(), training, return_endpoints, _momentum_spec()
         )
@@ -266,45 +266,66 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
     return model
 
 
-class _NetworkPart:
-    """What one trace needs of a graph, as a GraphDef to import over other variables."""
+def _prediction(
+    graph: NetworkGraph,
+    task: Task,
+    return_endpoints: bool,
+    variables: Mapping[str, tf.Variable],
+) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """Returns a function that adds the network to the function being traced.
 
-    def __init__(self, graph: NetworkGraph, task: Task, return_endpoints: bool):
-        tensors = graph.outputs(task.name)
-        if not return_endpoints:
-            tensors = {"default": tensors["default"]}
-        self._output_names = tuple(tensors)
-        self._updates = [update.name for update in graph.updates]
-        self._fetched = [tensor.name for tensor in tensors.values()] + self._updates
-        self._images = graph.images.name
-        self._momentum = graph.batch_norm_momentum.name
-        self._graph_def = graph.subgraph(
-            [tensor.op.name for tensor in tensors.values()] + self._updates
-        )
-        self._nodes = {node.name for node in self._graph_def.node}
+    It takes images and momentum, and returns output name -> tensor.
+    """
+    import tensorflow as tf
 
-    def import_into_function(
-        self,
-        variables: Mapping[str, tf.Variable],
-        images: tf.Tensor,
-        momentum: tf.Tensor,
-    ) -> dict[str, tf.Tensor]:
-        """Adds the part to the function being traced; returns output name -> tensor."""
-        import tensorflow as tf
+    tensors = graph.outputs(task.name)
+    if not return_endpoints:
+        tensors = {"default": tensors["default"]}
+    updates = [update.name for update in graph.updates]
+    graph_def = graph.subgraph([t.op.name for t in tensors.values()] + updates)
+    handles = [node.name for node in graph_def.node if node.op == "VarHandleOp"]
+    images, momentum = graph.images.op, graph.batch_norm_momentum.op
+    replaced = {images.name, momentum.name, momentum.inputs[0].op.name, *handles}
+    body = _without(graph_def, replaced)
 
+    def predict(inputs, batch_norm_momentum):
         function_graph = tf.compat.v1.get_default_graph()
-        input_map = {self._images: images}
-        if self._updates:
-            input_map[self._momentum] = momentum
-        for name, variable in variables.items():
-            if name in self._nodes:
-                input_map[f"{name}:0"] = function_graph.capture(variable.handle)
+        input_map = {
+            f"{name}:0": function_graph.capture(variables[name].handle)
+            for name in handles
+        }
+        input_map[f"{images.name}:0"] = inputs
+        if updates:
+            input_map[f"{momentum.name}:0"] = batch_norm_momentum
         imported = tf.graph_util.import_graph_def(
-            self._graph_def, input_map, self._fetched, name=""
+            body,
+            input_map,
+            [tensor.name for tensor in tensors.values()],
+            name="",
         )
-        outputs = dict(zip(self._output_names, imported))
-        with tf.control_dependencies(imported[len(outputs) :]):
-            return {name: tf.identity(tensor) for name, tensor in outputs.items()}
+        return dict(zip(tensors, imported))
+
+    return predict
+
+
+def _without(
+    graph_def: tf.compat.v1.GraphDef, names: Container[str]
+) -> tf.compat.v1.GraphDef:
+    """Leaves nodes out of a graph, and all colocation.
+
+    Handles of variables would stay in a function even if nothing reads them, since they
+    are stateful, and both XLA and TensorFlow's TFLite converter fail on them. What is
+    colocated is so with these handles.
+    """
+    import tensorflow as tf
+
+    result = tf.compat.v1.GraphDef(versions=graph_def.versions)
+    for source in graph_def.node:
+        if source.name not in names:
+            node = result.node.add()
+            node.CopyFrom(source)
+            node.attr.pop("_class", None)
+    return result
 
 
 def _serving_function(model: tf.train.Checkpoint, task: Task):

@@ -16,16 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from exporters import float16
 from exporters.artifact import StoredWeight
-from exporters.errors import ArtifactError, ExportError
+from exporters.errors import ArtifactError
 from exporters.network import quantization
-from exporters.network.quantization import Quantization
+from exporters.network.quantization import UINT8_ZERO, Quantization
 
 SHARD_BYTES = 4 << 20
 
 _DTYPES = ("float32", "int32")
-_UINT8_ZERO = 128
-"""What uint8 has where int8 has 0."""
 _MOST_WEIGHTS = 10_000
 _MOST_DIMENSIONS = 8
 _MULTIPLE = 1e-3
@@ -60,17 +59,15 @@ def encode(name: str, values: np.ndarray, stored: str) -> Entry:
     if values.dtype != np.float32 or stored == "float32":
         return Entry(spec, values)
     if stored == "float16":
-        largest = np.abs(values).max()
-        if largest > np.finfo(np.float16).max:
-            raise ExportError(f"{name} has the value {largest}, too large for float16.")
         facts = {"dtype": stored, "original_dtype": "float32"}
-        return Entry(spec | {"quantization": facts}, values.astype(np.float16))
+        rounded = float16.rounded(name, values)
+        return Entry(spec | {"quantization": facts}, rounded)
     rounding = quantization.of_range(float(values.min()), float(values.max()))
-    integers = rounding.quantize(values, np.int8).view(np.uint8) ^ _UINT8_ZERO
+    integers = rounding.quantize(values, np.int8).view(np.uint8) ^ UINT8_ZERO
     scale = float(rounding.scale[0])
     affine = {
         "dtype": stored,
-        "min": -scale * (rounding.zero_point + _UINT8_ZERO),
+        "min": -scale * (rounding.zero_point + UINT8_ZERO),
         "scale": scale,
         "original_dtype": "float32",
     }
@@ -168,7 +165,7 @@ class _Spec:
     def decode(self, data: np.ndarray) -> StoredWeight:
         values = data.view(self.dtype).reshape(self.shape)
         if self.dtype == np.uint8:
-            values = (values ^ _UINT8_ZERO).view(np.int8)
+            values = (values ^ UINT8_ZERO).view(np.int8)
         return StoredWeight(values, self.quantization)
 
 
@@ -225,7 +222,7 @@ def _checked_quantization(
             zero = round(-least / scale)
             if abs(least + zero * scale) <= _MULTIPLE * scale and 0 <= zero <= 255:
                 rounding = np.array([scale], np.float32)
-                return np.dtype(np.uint8), Quantization(rounding, zero - _UINT8_ZERO)
+                return np.dtype(np.uint8), Quantization(rounding, zero - UINT8_ZERO)
     raise problem(
         source,
         f"the quantization {reprlib.repr(facts)}",

@@ -19,7 +19,7 @@ from exporters.containers.tflite import reader, support_metadata, writer
 from exporters.containers.tflite.writer import INPUT
 from exporters.errors import ArtifactError, ExportError
 from exporters.network.quantization import Precision, Quantization
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 _OUTPUT_DESCRIPTION = {
@@ -57,10 +57,10 @@ def write(
     if size is None:
         raise ExportError("TFLite needs an image size")
     output, endpoint = task.output, task.endpoint
-    if task is CLASSIFICATION and options.softmax:
+    if task.needs_classifier and options.softmax:
         output, endpoint = "probabilities", "Predictions"
     num_classes = build.checkpoint.num_classes
-    labels = build.labels if task is CLASSIFICATION else None
+    labels = build.labels if task.needs_classifier else None
     is_quantized = precision.activations == "int8"
     outer_type = options.integer_type if is_quantized else "float32"
     description = _description(record)
@@ -122,28 +122,37 @@ def open(path: Path) -> OpenedArtifact:
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
         runner = interpreter.get_signature_runner()
-    except (ValueError, RuntimeError) as error:
+        _, height, width, _ = runner.get_input_details()[INPUT]["shape"]
+    except (LookupError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"TFLite's interpreter cannot read {path}: {first_line(error)}"
         ) from error
     task = TASKS[record.task]
-    _, height, width, _ = runner.get_input_details()[INPUT]["shape"]
     is_signed = bool(record.options.get("signed_input"))
     # A file of irv2 0.1 does not say whether it gives probabilities.
     has_softmax = record.options.get(
         "softmax", "probabilities" in runner.get_output_details()
     )
-    output = "probabilities" if has_softmax and task is CLASSIFICATION else task.output
+    output = "probabilities" if has_softmax and task.needs_classifier else task.output
+    details = runner.get_output_details().get(output)
+    rounded = _quantization(details) if details else None
+    step = float(rounded.scale[0]) if rounded else 0.0
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        return _run(runner, images * 2 - 1 if is_signed else images)
+        try:
+            return _run(runner, images * 2 - 1 if is_signed else images)
+        except (ValueError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{path} cannot be run on images of the shape {list(images.shape)}; it "
+                f"was changed. TFLite's interpreter says: {first_line(error)}"
+            ) from error
 
     return OpenedArtifact(
         format=record.format,
         task=task,
         record=record,
         image_size=(int(height), int(width)),
-        outputs={output: Output(output)},
+        outputs={output: Output(output, step=step)},
         run=run,
         weights=file.weights,
         activations=file.activations,

@@ -25,6 +25,7 @@ _OPTIONS = {
     "AVERAGE_POOL_2D": "Pool2DOptions",
     "MEAN": "ReducerOptions",
     "CONCATENATION": "ConcatenationOptions",
+    "RESHAPE": "ReshapeOptions",
     "ADD": "AddOptions",
     "SOFTMAX": "SoftmaxOptions",
     "QUANTIZE": "QuantizeOptions",

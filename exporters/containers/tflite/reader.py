@@ -8,6 +8,7 @@ anything, and show when they are compared with the checkpoint's.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -22,7 +23,7 @@ from checkpoints import files
 from exporters import record as records
 from exporters.artifact import StoredWeight, first_line
 from exporters.containers.tflite.flatbuffer import IDENTIFIER
-from exporters.containers.tflite.writer import from_tflite
+from exporters.containers.tflite.writer import CONVOLUTION, from_tflite
 from exporters.errors import ArtifactError
 from exporters.network.quantization import Quantization
 from exporters.record import Record
@@ -78,19 +79,28 @@ class TFLiteFile:
 
     def weights(self) -> dict[str, StoredWeight]:
         """Returns name -> weight in TensorFlow's layout, in the order of layers."""
-        return {
-            name: self._stored(tensor)
-            for name, tensor in _tensors(self._model)
-            if name.endswith(_WEIGHTS)
-        }
+        with _damage_named(self.path):
+            return {
+                name: self._stored(tensor)
+                for name, tensor in _tensors(self._model)
+                if name.endswith(_WEIGHTS)
+            }
 
     def activations(self) -> dict[str, Quantization]:
         """Returns name -> quantization, of the int8 tensors that are no weights."""
-        return {
-            name: _quantization(tensor)
-            for name, tensor in _tensors(self._model)
-            if tensor.Type() == schema.TensorType.INT8 and not name.endswith(_WEIGHTS)
-        }
+        with _damage_named(self.path):
+            found = {
+                name: _quantization(tensor)
+                for name, tensor in _tensors(self._model)
+                if tensor.Type() == schema.TensorType.INT8
+                and not name.endswith(_WEIGHTS)
+            }
+            for name in [name for name in found if name.endswith(CONVOLUTION)]:
+                before = found.pop(name)
+                after = found.get(name.removesuffix(CONVOLUTION))
+                if after is None or before.scale != after.scale:
+                    raise ValueError(f"{name} has other steps than what it becomes")
+            return found
 
     def _stored(self, tensor: schema.Tensor) -> StoredWeight:
         start, end = _span(self._data, self._model.Buffers(tensor.Buffer()))
@@ -120,7 +130,7 @@ def read(path: Path) -> TFLiteFile:
             f"{path} is no TFLite file: bytes 4 to 8 are {bytes(data[4:8])!r}, expected "
             f"{IDENTIFIER!r}."
         )
-    try:
+    with _damage_named(path):
         model = schema.Model.GetRootAs(data)
         metadata = _metadata(model)
         if RECORD not in metadata:
@@ -134,16 +144,23 @@ def read(path: Path) -> TFLiteFile:
             is_whole = found == _seal_of(data, model)
         else:
             text, is_whole = _read_version_1(data, model, text)
-    except _DAMAGE as error:
-        raise ArtifactError(
-            f"{path} is damaged ({first_line(error)}). Export it again."
-        ) from error
     if not is_whole:
         raise ArtifactError(
             f"{path} is not as it was written: it was damaged, or changed by another "
             "tool. Export it again."
         )
     return TFLiteFile(path, records.parse(text, str(path)), data, model)
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns what reading a damaged flatbuffer raises into an ArtifactError."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise ArtifactError(
+            f"{path} is damaged ({first_line(error)}). Export it again."
+        ) from error
 
 
 def _read_version_1(
@@ -177,14 +194,15 @@ def _tensors(model: schema.Model) -> Iterator[tuple[str, schema.Tensor]]:
 
 
 def _quantization(tensor: schema.Tensor) -> Quantization:
-    parameters = tensor.Quantization()
-    zero_points = set(parameters.ZeroPointAsNumpy().tolist())
+    name, parameters = tensor.Name().decode(), tensor.Quantization()
+    if parameters is None:
+        raise ValueError(f"{name} does not say what its integers stand for")
+    # What is not there is 0, by the schema.
+    zero_points = np.unique(np.atleast_1d(parameters.ZeroPointAsNumpy()))
     if len(zero_points) != 1:
-        raise ArtifactError(
-            f"{tensor.Name().decode()} has several zero points. The file was changed: "
-            "export it again."
-        )
-    return Quantization(parameters.ScaleAsNumpy(), zero_points.pop())
+        raise ValueError(f"{name} has {len(zero_points)} zero points")
+    scale = np.atleast_1d(np.float32(parameters.ScaleAsNumpy()))
+    return Quantization(scale, int(zero_points[0]))
 
 
 def _checked(count: int) -> int:

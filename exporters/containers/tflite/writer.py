@@ -1,19 +1,22 @@
 """Writes a network as a TFLite model, in one of four precisions.
 
 Operators, their versions and what is quantized are as TensorFlow's converter has them
-for the same network.
+for the same network; but where weights are int8, the classifier is a convolution. TFLite
+before 2.10 gives zeros for a FULLY_CONNECTED whose int8 weights have a scale per output
+channel; for a CONV_2D it has always known them.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, assert_never
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from exporters import float16
 from exporters.containers.tflite.flatbuffer import ModelBuilder
-from exporters.errors import ExportError
 from exporters.network.folding import Weights
 from exporters.network.layers import (
     Add,
@@ -26,9 +29,11 @@ from exporters.network.layers import (
     Network,
     Pool,
     Softmax,
+    inputs_of,
     transpose,
 )
 from exporters.network.quantization import (
+    UINT8_ZERO,
     Integers,
     Precision,
     Quantization,
@@ -37,13 +42,13 @@ from exporters.network.quantization import (
 )
 
 INPUT = "images"
+CONVOLUTION = "/convolution"
+"""Ends the name of what a classifier gives before it is flattened."""
 _FLOAT32_VERSION = 1
 _INT8_VERSION = 2
-_INT8_WEIGHTS_VERSIONS = {"CONV_2D": 3, "FULLY_CONNECTED": 4}
-_DYNAMIC_VERSIONS = {"CONV_2D": 5, "FULLY_CONNECTED": 12}
+_INT8_WEIGHTS_VERSION = 3
+_DYNAMIC_VERSION = 5
 _FLOAT16_VERSION = 3
-_UINT8_ZERO = 128
-"""What uint8 has where int8 has 0."""
 
 
 def write(
@@ -77,6 +82,8 @@ def write(
     """
     writer: _Writer
     in_float = precision.float_layers(network)
+    if precision.weights == "int8":
+        network = _without_matrices(network, in_float)
     if quantized:
         writer = _Int8Writer(network, weights, image_size, quantized, outer_type)
     elif precision.weights == "int8":
@@ -118,7 +125,14 @@ class _Writer:
             name: (1, *shape) for name, shape in network.shapes(image_size).items()
         }
         self.indices: dict[str, int] = {}
-        self._pooled: dict[str, str] = {}  # GlobalMean -> what it reads.
+        self._means = {
+            layer.name: layer.input
+            for layer in network.layers
+            if isinstance(layer, GlobalMean)
+        }
+        self._flattened = {
+            layer.input for layer in network.layers if isinstance(layer, Flatten)
+        }
 
     def add_input(self) -> int:
         """Adds the images and returns the model's input."""
@@ -131,13 +145,10 @@ class _Writer:
     def add_layer(self, layer: Layer) -> None:
         """Adds a layer with its weights."""
         match layer:
-            case Conv(_, x):
+            case Conv():
                 self._add_weighted("CONV_2D", layer, **_strides(layer), **_relu(layer))
-            case Dense(_, x):
-                # Where weights alone are int8, activations are rounded on the way.
-                self._add_weighted(
-                    "FULLY_CONNECTED", layer, asymmetricQuantizeInputs=True
-                )
+            case Dense():
+                self._add_weighted("FULLY_CONNECTED", layer)
             case Pool(name, x, kind, window):
                 operator = "MAX_POOL_2D" if kind == "max" else "AVERAGE_POOL_2D"
                 size: dict[str, Any] = {
@@ -151,20 +162,32 @@ class _Writer:
             case Add(name, inputs):
                 self._add("ADD", inputs, name, **_relu(layer))
             case GlobalMean(name, x):
-                self._pooled[name] = x  # Flattened by the same operator.
+                if name not in self._flattened:
+                    self._add_mean(x, name, keepDims=True)
             case Flatten(name, x):
-                axes = self.builder.add_constant("axes", np.array([1, 2], np.int32))
-                self._add("MEAN", [self._pooled[x]], name, constants=[axes])
+                if x in self._means:  # One operator takes the mean and flattens it.
+                    self._add_mean(self._means[x], name)
+                else:
+                    shape = np.array([-1, *self.shapes[name][1:]], np.int32)
+                    constant = self.builder.add_constant("shape", shape)
+                    version = _FLOAT32_VERSION  # Of all types.
+                    self._add(
+                        "RESHAPE", [x], name, version=version, constants=[constant]
+                    )
             case Softmax():
                 self.add_softmax(layer)
             case _:
                 assert_never(layer)
 
+    def _add_mean(self, x: str, name: str, **options: Any) -> None:
+        axes = self.builder.add_constant("axes", np.array([1, 2], np.int32))
+        self._add("MEAN", [x], name, constants=[axes], **options)
+
     def add_softmax(self, layer: Softmax) -> None:
         self._add("SOFTMAX", [layer.input], layer.name, beta=1.0)
 
     def _add_weighted(self, operator: str, layer: Conv | Dense, **options: Any) -> None:
-        kernel, bias, version = self.add_weights(layer, operator)
+        kernel, bias, version = self.add_weights(layer)
         self._add(
             operator,
             [layer.input],
@@ -199,10 +222,12 @@ class _Writer:
         self.indices[name] = index
         return index
 
-    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+    def add_weights(self, layer: Conv | Dense) -> tuple[int, int, int]:
         """Adds a layer's weights and biases; returns both, and the operator's version."""
         weights = self.weights[layer.scope]
-        kernel = self.add_float(f"{layer.scope}/weights", to_tflite(weights.kernel))
+        kernel = self.add_float(
+            f"{layer.scope}/weights", _kernel(layer, weights.kernel)
+        )
         bias = self.add_float(f"{layer.scope}/biases", weights.bias)
         return kernel, bias, _FLOAT32_VERSION
 
@@ -210,20 +235,16 @@ class _Writer:
         """Adds weights or biases that a float32 operator can use."""
         return self.builder.add_constant(name, values)
 
-    def add_integers(self, name: str, integers: Integers) -> int:
-        """Adds quantized weights or biases."""
-        values = integers.values
-        if values.ndim > 1:
-            values = to_tflite(values)
-        return self.builder.add_constant(name, values, integers.quantization)
+    def add_kernel(self, layer: Conv | Dense, kernel: Integers) -> int:
+        """Adds a layer's quantized kernel."""
+        values = _kernel(layer, kernel.values)
+        name = f"{layer.scope}/weights"
+        return self.builder.add_constant(name, values, kernel.quantization)
 
 
 class _Float16Writer(_Writer):
     def add_float(self, name: str, values: np.ndarray) -> int:
-        largest = np.abs(values).max()
-        if largest > np.finfo(np.float16).max:
-            raise ExportError(f"{name} has the value {largest}, too large for float16.")
-        half = self.builder.add_constant(name, values.astype(np.float16))
+        half = self.builder.add_constant(name, float16.rounded(name, values))
         full = self.builder.add_tensor(f"{name}/float32", values.shape, np.float32)
         self.builder.add_operator("DEQUANTIZE", _FLOAT16_VERSION, [half], full)
         return full
@@ -240,16 +261,16 @@ class _DynamicInt8Writer(_Writer):
         super().__init__(network, weights, image_size)
         self.in_float = in_float
 
-    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+    def add_weights(self, layer: Conv | Dense) -> tuple[int, int, int]:
         weights = self.weights[layer.scope]
         if layer.name in self.in_float:
-            return super().add_weights(layer, operator)
+            return super().add_weights(layer)
         rounding = of_kernel(weights.kernel)
         integers = Integers(rounding.quantize(weights.kernel, np.int8), rounding)
         return (
-            self.add_integers(f"{layer.scope}/weights", integers),
+            self.add_kernel(layer, integers),
             self.add_float(f"{layer.scope}/biases", weights.bias),
-            _DYNAMIC_VERSIONS[operator],
+            _DYNAMIC_VERSION,
         )
 
 
@@ -267,6 +288,9 @@ class _Int8Writer(_Writer):
         super().__init__(network, weights, image_size)
         self.quantized = quantized
         self.quantizations = dict(quantized.activations)
+        for layer in network.layers:
+            if isinstance(layer, Flatten):  # It changes no number.
+                self.quantizations[layer.input] = self.quantizations[layer.name]
         self.outer_type = np.dtype(outer_type)
 
     def add_activation(self, name: str) -> int:
@@ -299,7 +323,7 @@ class _Int8Writer(_Writer):
         rounding = None
         if self.outer_type == np.uint8:
             inner = self.quantizations[activation]
-            rounding = Quantization(inner.scale, inner.zero_point + _UINT8_ZERO)
+            rounding = Quantization(inner.scale, inner.zero_point + UINT8_ZERO)
         shape = self.shapes[activation]
         return self.builder.add_activation(name, shape, self.outer_type, rounding)
 
@@ -315,13 +339,49 @@ class _Int8Writer(_Writer):
             "SOFTMAX", _FLOAT32_VERSION, [logits], output, beta=1.0
         )
 
-    def add_weights(self, layer: Conv | Dense, operator: str) -> tuple[int, int, int]:
+    def add_weights(self, layer: Conv | Dense) -> tuple[int, int, int]:
         quantized = self.quantized.weights[layer.scope]
+        bias = quantized.bias
         return (
-            self.add_integers(f"{layer.scope}/weights", quantized.kernel),
-            self.add_integers(f"{layer.scope}/biases", quantized.bias),
-            _INT8_WEIGHTS_VERSIONS[operator],
+            self.add_kernel(layer, quantized.kernel),
+            self.builder.add_constant(
+                f"{layer.scope}/biases", bias.values, bias.quantization
+            ),
+            _INT8_WEIGHTS_VERSION,
         )
+
+
+def _without_matrices(network: Network, in_float: Collection[str]) -> Network:
+    """Returns the network with fully connected layers as 1 x 1 convolutions.
+
+    What was flattened before is flattened after.
+    """
+    flat = {layer.name: layer for layer in network.layers if isinstance(layer, Flatten)}
+    layers: list[Layer] = []
+    for layer in network.layers:
+        if not isinstance(layer, Dense) or layer.name in in_float:
+            layers.append(layer)
+            continue
+        name = f"{layer.name}{CONVOLUTION}"
+        grid = flat[layer.input].input
+        layers += [
+            Conv(name, grid, layer.scope, layer.units, (1, 1), relu=False),
+            Flatten(layer.name, name),
+        ]
+    read = {name for layer in layers for name in inputs_of(layer)}
+    kept = [
+        layer
+        for layer in layers
+        if layer.name not in flat or layer.name in read | {layers[-1].name}
+    ]
+    return dataclasses.replace(network, layers=tuple(kept))
+
+
+def _kernel(layer: Conv | Dense, values: np.ndarray) -> np.ndarray:
+    """A layer's kernel as TFLite has it; a matrix may have become a convolution's."""
+    if isinstance(layer, Conv) and values.ndim == 2:
+        values = values[np.newaxis, np.newaxis]
+    return to_tflite(values)
 
 
 def to_tflite(kernel: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Quantization of small ONNX graphs, as ONNX Runtime sees them."""
+"""A quantized network as ONNX nodes, as ONNX Runtime sees it."""
 
 import collections
 
@@ -6,53 +6,32 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import small_networks
 
-from exporters.containers.onnx import quantization, serialization
-from exporters.containers.onnx.nodes import OnnxGraph, make_node
+from exporters import calibration
+from exporters.containers.onnx import nodes, quantization, serialization
+from exporters.containers.onnx.nodes import OnnxGraph
+from exporters.network.layers import transpose
+from exporters.network.quantization import Precision, QuantizedNetwork, quantize_network
 
-SHAPE = ("batch", 8, 12, 12)
-PADDED = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
-
-
-def _network() -> OnnxGraph:
-    """A residual block with both poolings, between float ends."""
-    random = np.random.default_rng(0)
-    weights = {}
-
-    def convolve(value, scope, channels_in, channels_out, size):
-        kernel = random.normal(size=(channels_out, channels_in, size, size))
-        weights[f"{scope}/weights"] = (kernel / size / channels_in**0.5).astype("f")
-        weights[f"{scope}/biases"] = random.normal(size=channels_out).astype("f") / 9
-        pads = [size // 2] * 4
-        inputs = [value, f"{scope}/weights", f"{scope}/biases"]
-        return make_node("Conv", inputs, scope, pads=pads)
-
-    nodes = [
-        convolve("images", "first", 8, 16, 3),
-        make_node("Relu", ["first"], "x"),
-        make_node("MaxPool", ["x"], "max", **PADDED),
-        convolve("max", "left", 16, 8, 1),
-        make_node("Relu", ["left"], "left/Relu"),
-        make_node("AveragePool", ["x"], "mean", **PADDED),
-        convolve("mean", "right", 16, 4, 3),
-        make_node("Relu", ["right"], "right/Relu"),
-        make_node("Concat", ["left/Relu", "right/Relu"], "concat", axis=1),
-        convolve("concat", "up", 12, 16, 1),
-        make_node("Add", ["x", "up"], "add"),
-        make_node("Relu", ["add"], "y"),
-        make_node("GlobalAveragePool", ["y"], "global"),
-        make_node("Flatten", ["global"], "out"),
-    ]
-    return OnnxGraph(nodes, weights, {"out": "out"})
+NETWORK = small_networks.BLOCK.up_to(["Logits"])
+WEIGHTS = small_networks.weights(NETWORK)
+# As in the format: the first layer and the head stay in float.
+PRECISION = Precision(
+    "int8",
+    "int8",
+    in_float=("Conv2d_1a_3x3", "global_pool", "PreLogitsFlatten", "Logits"),
+)
+ROUNDED = ("left/Relu", "right/Relu", "up")
 
 
-def _images(count, seed=0):
-    images = np.random.default_rng(seed).normal(size=(count, *SHAPE[1:]))
-    return images.astype(np.float32)
+def _graph() -> OnnxGraph:
+    return nodes.select(nodes.convert(NETWORK, WEIGHTS), {"result": "Logits"})
 
 
 def _open(graph, path, **options) -> onnxruntime.InferenceSession:
-    serialization.write(graph, path, image_shape=SHAPE)
+    image_shape = ("batch", *small_networks.SIZE, 3)
+    serialization.write(graph, path, image_shape=image_shape)
     onnx.checker.check_model(str(path), full_check=True)
     session_options = onnxruntime.SessionOptions()
     for name, value in options.items():
@@ -61,103 +40,117 @@ def _open(graph, path, **options) -> onnxruntime.InferenceSession:
 
 
 @pytest.fixture(scope="module")
-def quantized() -> OnnxGraph:
-    graph = _network()
-    ranges = quantization.measure_ranges(graph, _images(4))
-    return quantization.quantize(graph, ranges)
+def network() -> QuantizedNetwork:
+    statistics = calibration.measure(NETWORK, WEIGHTS, small_networks.images(8))
+    return quantize_network(NETWORK, WEIGHTS, statistics, PRECISION)
 
 
-def _dequantized(graph: OnnxGraph, name: str) -> np.ndarray:
-    array = graph.weights[name]
-    scale = graph.weights[f"{name}/scale"].reshape(-1, *[1] * (array.ndim - 1))
-    return array * scale
+@pytest.fixture(scope="module")
+def quantized(network) -> OnnxGraph:
+    return quantization.quantize(_graph(), network.activations, network.weights)
 
 
 def test_outputs_stay_close_and_float32(quantized, tmp_path):
-    exact = _open(_network(), tmp_path / "exact.onnx")
-    rounded = _open(quantized, tmp_path / "rounded.onnx")
-    images = {"images": _images(16, seed=1)}
-    (expected,), (found,) = exact.run(None, images), rounded.run(None, images)
+    session = _open(quantized, tmp_path / "rounded.onnx")
+    images = small_networks.images(4, seed=1)
+    (found,) = session.run(["result"], {"images": images})
+    expected = small_networks.run(NETWORK, WEIGHTS, images)["head/logits"]
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=0.03)
+    np.testing.assert_allclose(found, expected, atol=0.03 * np.abs(expected).max())
     assert not np.array_equal(found, expected)
 
 
 def test_onnx_runtime_finds_integer_kernels_for_all_but_the_ends(quantized, tmp_path):
     optimized = tmp_path / "optimized.onnx"
     _open(quantized, tmp_path / "a.onnx", optimized_model_filepath=str(optimized))
-    nodes = onnx.load(optimized).graph.node
-    counts = collections.Counter(node.op_type for node in nodes)
+    ops = [node.op_type for node in onnx.load(optimized).graph.node]
+    counts = collections.Counter(ops)
     assert counts["QLinearConv"] == 3
     assert counts["QLinearConcat"] == counts["QLinearAdd"] == 1
     assert counts["QLinearAveragePool"] == 1
     assert counts["Conv"] + counts["FusedConv"] == 1
-    assert counts["QuantizeLinear"] == 1
+    assert counts["QuantizeLinear"] == counts["DequantizeLinear"] == 1
     assert not counts["Relu"]
 
 
-def test_weights_are_rounded_to_the_nearest_step(quantized):
-    original = _network().weights
-    for scope in ("left", "right", "up"):
-        kernel, bias = f"{scope}/weights", f"{scope}/biases"
-        assert quantized.weights[kernel].dtype == np.int8
-        assert quantized.weights[bias].dtype == np.int32
-        for name in (kernel, bias):
-            scale = quantized.weights[f"{name}/scale"]
-            error = np.abs(_dequantized(quantized, name) - original[name])
-            largest = error.reshape(len(scale), -1).max(axis=1)
-            assert (largest <= 0.5001 * scale).all()
-        largest = np.abs(quantized.weights[kernel].reshape(len(scale), -1)).max(axis=1)
-        assert (largest == 127).all()
-    np.testing.assert_array_equal(
-        quantized.weights["first/weights"], original["first/weights"]
-    )
+def test_weights_are_those_of_the_quantized_network(quantized, network):
+    for name in ROUNDED:
+        scope = f"scope/{name}"
+        expected = network.weights[scope]
+        kernel = transpose(quantized.weights[f"{scope}/weights"], "OIHW", "HWIO")
+        np.testing.assert_array_equal(kernel, expected.kernel.values)
+        bias = quantized.weights[f"{scope}/biases"]
+        np.testing.assert_array_equal(bias, expected.bias.values)
+        for part, integers in (("weights", expected.kernel), ("biases", expected.bias)):
+            found = quantized.weights[f"{scope}/{part}/scale"]
+            np.testing.assert_array_equal(found, integers.quantization.scale)
+            assert not quantized.weights[f"{scope}/{part}/zero_point"].any()
 
 
-def test_bias_scale_is_that_of_the_products(quantized):
-    product = quantized.weights["max/scale"] * quantized.weights["left/weights/scale"]
-    np.testing.assert_array_equal(quantized.weights["left/biases/scale"], product)
+def test_layers_in_float_keep_their_weights(quantized):
+    for layer in NETWORK.weighted:
+        if layer.name not in ROUNDED:
+            weights = _graph().weights
+            for name in (f"{layer.scope}/weights", f"{layer.scope}/biases"):
+                np.testing.assert_array_equal(quantized.weights[name], weights[name])
 
 
-def test_pooling_and_concatenation_pass_integers_on(quantized):
-    for alike in (("x", "max"), ("left/Relu", "right/Relu", "concat")):
-        assert len({float(quantized.weights[f"{name}/scale"]) for name in alike}) == 1
-        assert (
-            len({int(quantized.weights[f"{name}/zero_point"]) for name in alike}) == 1
-        )
+def test_activations_are_uint8_of_the_same_values(quantized, network):
+    assert network.activations.keys() == {
+        "first/Relu",
+        "max",
+        "left/Relu",
+        "average",
+        "right/Relu",
+        "joined",
+        "up",
+        "sum/Relu",
+    }
+    for name, rounding in network.activations.items():
+        zero_point = quantized.weights[f"{name}/zero_point"]
+        assert zero_point.dtype == np.uint8
+        assert zero_point.shape == ()
+        assert int(zero_point) == rounding.zero_point + 128
+        assert quantized.weights[f"{name}/scale"] == rounding.scale[0]
 
 
 def test_rectified_values_use_all_integers(quantized):
-    for name in ("x", "left/Relu", "y"):
+    for name in ("first/Relu", "left/Relu", "sum/Relu"):
         assert quantized.weights[f"{name}/zero_point"] == 0
     assert 0 < quantized.weights["up/zero_point"] < 255
 
 
-def test_ranges_are_extremes_over_all_images_and_hold_zero():
-    graph = _network()
-    images = _images(3)
-    ranges = quantization.measure_ranges(graph, images)
-    singles = [quantization.measure_ranges(graph, image[None]) for image in images]
-    for name, (lowest, highest) in ranges.items():
-        assert lowest == min(single[name][0] for single in singles) <= 0
-        assert highest == max(single[name][1] for single in singles) >= 0
-    assert set(ranges) == {"x", "left/Relu", "mean", "right/Relu", "up", "y"}
+def test_each_value_is_rounded_as_the_quantized_network_says(
+    quantized, network, tmp_path
+):
+    """What comes out of a layer, on the integers' grid, is within a step of float's."""
+    shown = [f"{name}/dequantized" for name in network.activations]
+    graph = OnnxGraph(quantized.nodes, quantized.weights, dict(zip(shown, shown)))
+    session = _open(graph, tmp_path / "shown.onnx")
+    images = small_networks.images(2)  # Of those that gave the ranges.
+    found = session.run(shown, {"images": images})
+    expected = small_networks.run(NETWORK, WEIGHTS, images)
+    for (name, rounding), values in zip(network.activations.items(), found):
+        steps = values / rounding.scale[0]
+        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-3)
+        error = np.abs(transpose(values, "NCHW", "NHWC") - expected[name])
+        assert error.max() <= 4 * rounding.scale[0], name
 
 
-def test_degenerate_channels_and_values(tmp_path):
-    """A dead channel, a bias that dwarfs its kernel, and a value that is always 0."""
-    graph = _network()
-    graph.weights["left/weights"][0] = 0
-    graph.weights["left/weights"][1] = 1e-20
-    graph.weights["left/biases"][:2] = 0, 3
-    graph.weights["right/weights"][:] = 0
-    graph.weights["right/biases"][:] = -1
-    ranges = quantization.measure_ranges(graph, _images(2))
-    ranges["right/Relu"] = ranges["mean"] = (0.0, 0.0)
-    quantized = quantization.quantize(graph, ranges)
-    for name in ("left/weights", "left/biases", "right/biases"):
-        value, rounded = graph.weights[name], _dequantized(quantized, name)
-        np.testing.assert_allclose(rounded, value, atol=0.02)
-    assert not quantized.weights["left/weights"][0].any()
-    session = _open(quantized, tmp_path / "a.onnx")
-    assert np.isfinite(session.run(None, {"images": _images(2)})[0]).all()
+def test_dead_layers_and_channels_compute(tmp_path):
+    weights = small_networks.weights(NETWORK)
+    weights["scope/left/Relu"].kernel[..., :2] = 0
+    weights["scope/left/Relu"].kernel[..., 2] = 1e-30
+    weights["scope/left/Relu"].bias[:] = [0, 3, 0, 0, 0, 0, 0, 0]
+    weights["scope/right/Relu"].kernel[:] = 0
+    weights["scope/right/Relu"].bias[:] = -1
+    images = small_networks.images(4)
+    statistics = calibration.measure(NETWORK, weights, images)
+    assert statistics.ranges["right/Relu"] == (0, 0)
+    found = quantize_network(NETWORK, weights, statistics, PRECISION)
+    graph = nodes.select(nodes.convert(NETWORK, weights), {"result": "Logits"})
+    graph = quantization.quantize(graph, found.activations, found.weights)
+    session = _open(graph, tmp_path / "dead.onnx")
+    (result,) = session.run(["result"], {"images": images})
+    expected = small_networks.run(NETWORK, weights, images)["head/logits"]
+    np.testing.assert_allclose(result, expected, atol=0.03 * np.abs(expected).max())

@@ -82,6 +82,36 @@ def test_endpoints(load, task):
     assert outputs["InceptionResnetV2/global_pool"].shape == (4, 1, 1, 1536)
 
 
+def test_compiles_with_xla(load, tf, reference):
+    compiled = tf.function(load(FEATURE_VECTOR, "v4"), jit_compile=True)
+    expected = reference.outputs(SMALL, ["feature_vector"])["feature_vector"]
+    found = compiled(SMALL).numpy()
+    assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_training_compiles_with_xla(load, tf):
+    model = load(FEATURE_VECTOR, "v4")
+    average = variable(model, MOVING_MEAN)
+    initial = [v.numpy() for v in model.variables]
+    # Smaller images leave batch norm too few values in the last layers.
+    batch = images.generate(4, 139, 139)
+
+    def train(batch):
+        return model(batch, training=True, batch_norm_momentum=0.5)
+
+    def after_one_step(function):
+        features, moved = function(batch).numpy(), average.numpy()
+        for v, value in zip(model.variables, initial):
+            v.assign(value)
+        return features, moved
+
+    expected, expected_average = after_one_step(train)
+    found, moved = after_one_step(tf.function(train, jit_compile=True))
+    assert np.abs(found - expected).max() <= 2e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(moved, expected_average, rtol=0, atol=1e-6)
+    assert np.abs(moved - average.numpy()).max() > 1e-4
+
+
 def test_regularization_losses(load, stand_in_checkpoint):
     model = load(FEATURE_VECTOR, "v4")
     found = sum(float(loss()) for loss in model.regularization_losses)
@@ -149,8 +179,11 @@ def test_fine_tuning_through_keras_layer(exported, tf, hub):
     model.compile(tf_keras.optimizers.SGD(0.001), "sparse_categorical_crossentropy")
     # Smaller images leave batch norm too few values in the last layers.
     batch, labels = images.generate(4, 139, 139), np.array([0, 1, 0, 1])
+    average = variable(layer, MOVING_MEAN)
+    before = average.numpy()
     losses = [model.train_on_batch(batch, labels) for _ in range(4)]
     assert losses[-1] < losses[0] - 0.1
+    assert np.abs(average.numpy() - before).max() > 1e-4
 
 
 def test_moving_averages_follow_the_momentum(hub, load):

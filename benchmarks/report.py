@@ -1,0 +1,214 @@
+"""Figures as tables and sentences, the same for the screen and for README."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from benchmarks.engines import ENGINES
+from benchmarks.figures import Agreement, Figures, Process, Run, Spread
+from exporters.command.units import counted, duration, size
+from exporters.network.tasks import TASKS
+
+FAILED = "FAILED"
+_NONE = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+      columns: what stands above each.
+      rows: as many cells each.
+      names: how many columns, from the left, are names. The others are numbers.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    names: int = 1
+
+
+def machine(figures: Figures) -> str:
+    """Says what was measured when, and on what."""
+    found = figures.machine
+    flags = f" ({', '.join(found.flags)})" if found.flags else ""
+    ran = {run.engine for run in figures.runs}
+    libraries = dict.fromkeys(e.distribution for e in ENGINES if e.name in ran)
+    versions = [f"{name} {figures.versions[name]}" for name in libraries]
+    return ", ".join(
+        [
+            f"Measured on {figures.date[:10]}: {counted(found.cores, 'core')} of "
+            f"{found.processor}{flags}",
+            f"{counted(figures.threads, 'thread')}",
+            *versions,
+            *([f"{found.busy:.0%} busy with other programs"] if found.is_busy else []),
+        ]
+    )
+
+
+def making(figures: Figures) -> Table:
+    """What making each artifact takes, as a whole process."""
+    return Table(
+        ["format", "made by", "seconds", "memory", "verified", "memory", "size"],
+        [
+            [
+                artifact.format,
+                artifact.tool,
+                *_process(artifact.export, artifact.failed),
+                *_process(artifact.verified_export, artifact.failed),
+                _NONE if artifact.bytes is None else size(artifact.bytes),
+            ]
+            for artifact in figures.artifacts
+        ],
+        names=2,
+    )
+
+
+def _process(process: Process | None, failed: str | None) -> list[str]:
+    if process is None:
+        return [FAILED if failed else _NONE, _NONE]
+    return [_spread(process.seconds, ".1f"), size(round(process.memory.maximum))]
+
+
+def parts(figures: Figures) -> Table:
+    """Where the seconds of making each of our artifacts go."""
+    rows = []
+    for artifact in figures.artifacts:
+        process = artifact.verified_export or artifact.export
+        if process is None or process.write is None:
+            continue
+        steps = [process.read, process.graphs, process.write, process.verify]
+        medians = [step.median if step else 0 for step in steps]
+        start = process.seconds.median - sum(medians)
+        rows.append([artifact.format, *(f"{s:.1f}" for s in (start, *medians))])
+    return Table(["format", "start", "read", "graphs", "write", "verify"], rows)
+
+
+def latency(figures: Figures) -> Table:
+    """Milliseconds for one image, on each engine."""
+
+    def cell(run: Run) -> str:
+        return _spread(run.latency, ".0f", factor=1000) if run.latency else _NONE
+
+    return _by_engine(figures, "ms", cell)
+
+
+def throughput(figures: Figures) -> Table:
+    """Images per second in batches of 8, on each engine."""
+
+    def cell(run: Run) -> str:
+        return _spread(run.throughput, ".1f") if run.throughput else _NONE
+
+    return _by_engine(figures, "images/s", cell)
+
+
+def _by_engine(figures: Figures, unit: str, cell: Callable[[Run], str]) -> Table:
+    engines = list(dict.fromkeys(run.engine for run in figures.runs))
+    rows = {(run.format, run.tool): [_NONE] * len(engines) for run in figures.runs}
+    for run in figures.runs:
+        text = FAILED if run.failed else cell(run)
+        rows[run.format, run.tool][engines.index(run.engine)] = text
+    return Table(
+        ["format", "made by", *(f"{engine}, {unit}" for engine in engines)],
+        [[*names, *cells] for names, cells in rows.items()],
+        names=2,
+    )
+
+
+def ratios(figures: Figures) -> Table:
+    """How long one image takes beside others, and how far an engine's outputs go."""
+    columns = ["format", "made by", "engine"]
+    columns += ["x float32", "x own engine", "x stock tool", "cosine"]
+    return Table(
+        columns,
+        [
+            [
+                run.format,
+                run.tool,
+                run.engine,
+                _number(run.to_float32, ".2f"),
+                _number(run.to_own_engine, ".2f"),
+                _number(run.to_stock, ".2f"),
+                _number(run.cosine, ".4f"),
+            ]
+            for run in figures.runs
+            if not run.failed
+        ],
+        names=3,
+    )
+
+
+def agreement(figures: Figures) -> Table:
+    """How exactly each artifact agrees with TF-Slim's network."""
+    found = figures.everything.agreements if figures.everything else ()
+    by_task = {(one.format, one.task): one for one in found}
+    names = dict.fromkeys(one.format for one in found)
+    columns = ["format"]
+    for task in TASKS:
+        columns += [f"{task}: error", "cosine"]
+    return Table(
+        columns,
+        [
+            [
+                name,
+                *(cell for task in TASKS for cell in _agreement(by_task, name, task)),
+            ]
+            for name in names
+        ],
+    )
+
+
+def _agreement(
+    found: dict[tuple[str, str], Agreement], format: str, task: str
+) -> list[str]:
+    one = found.get((format, task))
+    if one is None:
+        return [_NONE, _NONE]
+    return [_number(one.relative_error, ".1e"), _number(one.cosine, ".6f")]
+
+
+def everything(figures: Figures) -> str:
+    """Says what exporting everything with one command takes."""
+    whole = figures.everything
+    if whole is None or whole.export is None:
+        return "All formats of both tasks with one command: not measured"
+    export = whole.export
+    steps = {
+        "graphs": export.graphs,
+        "writing": export.write,
+        "verifying": export.verify,
+    }
+    of_it = [f"{name} {duration(s.median)}" for name, s in steps.items() if s]
+    return (
+        f"All {counted(len(whole.agreements), 'artifact')} with one command: "
+        f"{duration(export.seconds.median)} and {size(round(export.memory.maximum))}; "
+        f"of it {', '.join(of_it)}"
+    )
+
+
+def _spread(spread: Spread, form: str, factor: float = 1) -> str:
+    """The median and, where there are several values, the least and the largest."""
+    median, low, high = (
+        format(value * factor, form)
+        for value in (spread.median, spread.minimum, spread.maximum)
+    )
+    return median if spread.count == 1 else f"{median} ({low} to {high})"
+
+
+def _number(value: float | None, form: str) -> str:
+    return _NONE if value is None else format(value, form)
+
+
+TABLES: dict[str, Callable[[Figures], Table]] = {
+    "making": making,
+    "parts": parts,
+    "latency": latency,
+    "throughput": throughput,
+    "ratios": ratios,
+    "agreement": agreement,
+}
+SENTENCES: dict[str, Callable[[Figures], str]] = {
+    "machine": machine,
+    "everything": everything,
+}

@@ -1,0 +1,150 @@
+"""Scratch directories that the next run removes if this one is killed.
+
+Each holds a lock as long as its process lives, which the system gives up however the
+process ends. A directory with a lock that nobody holds is a leftover, and nobody else's:
+without the file that is locked it is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from checkpoints import files
+
+if sys.platform != "win32":
+    import fcntl
+
+_HIDDEN_PREFIX = ".irv2-"
+_PREFIX = "irv2-"
+_OWNER = ".owner"
+
+
+class Scratch:
+    """A directory for what is not finished; a context that removes it.
+
+    Attributes:
+      path: the directory.
+    """
+
+    def __init__(self, parent: Path, prefix: str) -> None:
+        """Makes one, and removes what killed runs left in the same place.
+
+        Raises:
+          OSError: it cannot be made; the error names `parent`.
+        """
+        with contextlib.suppress(OSError):
+            remove_leftovers(parent, prefix)
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        except OSError as error:
+            # Its own name is random, and means nothing to anybody.
+            raise type(error)(error.errno, error.strerror, str(parent)) from None
+        owner: IO[bytes] | None = None
+        if sys.platform != "win32":
+            # Locked before it has the name by which others know it.
+            unnamed = self.path / f"{_OWNER}-"
+            owner = unnamed.open("wb")
+            with contextlib.suppress(OSError):
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                unnamed.rename(self.path / _OWNER)
+        self._remove = weakref.finalize(self, _remove, self.path, owner)
+
+    def close(self) -> None:
+        """Removes the directory with all that is in it, as the end of the process does."""
+        self._remove()
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _remove(path: Path, owner: IO[bytes] | None) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    if owner:
+        owner.close()
+
+
+def temporary() -> Scratch:
+    """Makes a scratch directory where the system has temporary files."""
+    return Scratch(Path(tempfile.gettempdir()), _PREFIX)
+
+
+@contextlib.contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """A scratch directory on the file system of `path`, so that moving is renaming.
+
+    Directories that had to be made for it are removed again if nothing stays in them.
+
+    Raises:
+      OSError: it cannot be made, or the disk got full while it was in use; the error
+        names the directory of `path`.
+    """
+    made = [p for p in (path.parent, *path.parent.parents) if not p.exists()]
+    try:
+        with _made_with_parents(path.parent) as scratch, files.naming(path.parent):
+            yield scratch
+    finally:
+        with contextlib.suppress(OSError):
+            for directory in made:
+                directory.rmdir()
+
+
+def _made_with_parents(directory: Path) -> Scratch:
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        return Scratch(directory, _HIDDEN_PREFIX)
+    except FileNotFoundError:  # Another process, which is done, removed it.
+        directory.mkdir(parents=True, exist_ok=True)
+        return Scratch(directory, _HIDDEN_PREFIX)
+
+
+def remove_leftovers(parent: Path, prefix: str = _HIDDEN_PREFIX) -> list[Path]:
+    """Removes the scratch directories of processes that are gone.
+
+    What such a process had moved away, and not yet put another in its place, is put
+    back.
+
+    Returns:
+      What was removed.
+    """
+    removed: list[Path] = []
+    if sys.platform == "win32":
+        return removed
+    for path in parent.glob(f"{prefix}*"):
+        owner = path / _OWNER
+        if path.is_symlink() or not owner.is_file():
+            continue
+        with contextlib.suppress(OSError), owner.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            files.undo_replacing(path)
+            shutil.rmtree(path)
+            removed.append(path)
+    return removed
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes of this tool from changing a directory at the same time.
+
+    It waits for them. Where the file system has no locks, it does nothing.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,142 @@
+"""Running: times and ratios of what is compared; what fails is a result too."""
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks import running
+from benchmarks.engines import Engine
+from benchmarks.running import Job
+
+SECONDS = {"float": 0.02, "int": 0.01, "stock": 0.04}
+
+
+def load(path, threads, *, factor=1.0, noise=0.0):
+    """Waits as long as the path says, and says what is in the images."""
+    if path.name == "damaged":
+        raise ValueError("it is damaged:\n  in line 3")
+    random = np.random.default_rng(0)
+
+    def run(images):
+        if path.name == "only-one" and len(images) > 1:
+            raise RuntimeError("only one image")
+        time.sleep(SECONDS.get(path.name, 0) * factor)
+        outputs = images.reshape(len(images), -1)[:, :100]
+        return outputs + noise * random.normal(size=outputs.shape)
+
+    return run
+
+
+TABLE = [
+    Engine("own", "numpy", "numpy", lambda path: True, load),
+    Engine(
+        "other",
+        "numpy",
+        "numpy",
+        lambda path: True,
+        lambda path, threads: load(path, threads, factor=0.5, noise=0.1),
+    ),
+    Engine("absent", "no_such_library", "no-such", lambda path: True, load),
+]
+
+
+def job(path, format="float", tool="irv2", engine="own"):
+    return Job(path, format, tool, engine, "float", "own", "stock")
+
+
+def measure(*jobs):
+    return running.measure(jobs, threads=1, seconds=0.01, table=TABLE)
+
+
+@pytest.fixture(scope="module")
+def runs():
+    jobs = [
+        job("float"),
+        job("float", engine="other"),
+        job("stock", tool="stock"),
+        job("int", "int"),
+        job("int", "int", engine="other"),
+    ]
+    return {(r.format, r.tool, r.engine): r for r in measure(*jobs)}
+
+
+def test_latency_and_throughput(runs):
+    run = runs["float", "irv2", "own"]
+    assert run.failed is None
+    assert run.load >= 0
+    assert run.latency.count >= 5
+    assert 0.02 <= run.latency.minimum <= run.latency.median <= run.latency.maximum
+    assert run.throughput.maximum <= 8 / 0.02
+
+
+def test_ratios(runs):
+    def about(value):
+        return pytest.approx(value, rel=0.4)
+
+    ours = runs["float", "irv2", "own"]
+    assert (ours.to_float32, ours.to_own_engine) == (None, None)
+    assert ours.to_stock == about(0.5)
+    stock = runs["float", "stock", "own"]
+    assert stock.to_float32 == about(2)
+    assert stock.to_stock is None
+    integers = runs["int", "irv2", "other"]
+    assert integers.to_float32 == about(0.5)
+    assert integers.to_own_engine == about(0.5)
+    assert integers.to_stock is None
+
+
+def test_outputs_are_compared_with_our_float32_file_on_its_own_engine(runs):
+    assert runs["int", "irv2", "own"].cosine == pytest.approx(1)
+    assert 0.9 < runs["int", "irv2", "other"].cosine < 0.9999
+
+
+@pytest.mark.parametrize(
+    "failing, why",
+    [
+        (job("damaged", "int"), "it is damaged: in line 3"),
+        (job("only-one", "int"), "only one image"),
+        (job("int", "int", engine="absent"), "No module named 'no_such_library'"),
+    ],
+)
+def test_what_fails_is_a_result_and_the_rest_goes_on(failing, why):
+    good, bad = measure(job("float"), failing)
+    assert good.latency and good.failed is None
+    assert bad == failing.failed(why)
+
+
+def test_they_take_turns():
+    order = []
+
+    def load_in_turn(path, threads):
+        def run(images):
+            order.append(path.name)
+            return images
+
+        return run
+
+    table = [Engine("own", "numpy", "numpy", lambda path: True, load_in_turn)]
+    running.measure([job("a"), job("b", "int")], 1, 0, table)
+    assert order == ["a", "a", "b", "b"] * (len(order) // 4)
+    assert len(order) >= 4 * 5
+
+
+def test_jobs_of_a_process_that_ends_have_all_failed(monkeypatch):
+    monkeypatch.setenv("PYTHONHOME", "/nowhere")  # No Python starts so.
+    jobs = [job("float"), job("int", "int")]
+    runs = running.measure_apart(jobs, 1, 0.01)
+    assert [(run.format, run.latency) for run in runs] == [
+        ("float", None),
+        ("int", None),
+    ]
+    assert all("exit code" in run.failed for run in runs)
+
+
+def test_in_a_process_of_its_own(tmp_path):
+    """The program that is started; the file is damaged, so that no library is needed."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"nothing")
+    one = dataclasses.replace(job(str(path)), engine="onnxruntime")
+    (run,) = running.measure_apart([one], 1, 0.01)
+    assert "model.onnx" in run.failed

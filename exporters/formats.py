@@ -17,10 +17,11 @@ from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
 from exporters.containers.tfjs import versions as tfjs
+from exporters.containers.tflite.versions import AUXILIARY
 from exporters.errors import ArtifactError, UnknownFormatError
 from exporters.network.layers import NUM_CLASSES
 from exporters.network.quantization import Precision
-from exporters.network.tasks import TASKS, Task
+from exporters.network.tasks import CLASSIFICATION, TASKS, Task
 from exporters.parity import Tolerance, ToleranceWithExceptions
 from exporters.record import Record
 
@@ -58,7 +59,7 @@ class Container:
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format that every task can be exported to.
+    """A format that tasks can be exported to.
 
     Attributes:
       name: as users type it.
@@ -68,6 +69,8 @@ class Format:
       tolerance: what `irv2 verify` asks of it.
       published_version: version in the handle it was published under, if it was.
       options: the fields of `ExportOptions` that it heeds.
+      tasks: what it can be exported for.
+      needs_auxiliary_head: whether it takes a checkpoint with the auxiliary head.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Format:
     tolerance: Tolerance
     published_version: int | None = None
     options: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = tuple(TASKS.values())
+    needs_auxiliary_head: bool = False
 
     @property
     def precision(self) -> Precision | None:
@@ -182,6 +187,7 @@ _TFLITE = Container(
     ".tflite",
     _is_tflite,
     needs_image_size=True,
+    handle=f"{TF_HUB}tensorflow/lite-model/{MODEL}/{{version}}/metadata/1",
 )
 _ONNX = Container("exporters.containers.onnx.container", ".onnx", _is_onnx)
 
@@ -271,6 +277,16 @@ FORMATS = {
             "ONNX quantized (QDQ, per channel)",
             _QUANTIZED,
             options=_ONNX_OPTIONS,
+        ),
+        Format(
+            "tflite-published",
+            _TFLITE,
+            AUXILIARY,
+            "TFLite as published: the auxiliary classifier",
+            _EXACT,
+            1,
+            tasks=(CLASSIFICATION,),
+            needs_auxiliary_head=True,
         ),
         Format(
             "tflite-float32",

@@ -187,7 +187,7 @@ def _verify_one(
                 artifact, reference, parity_images, row.tolerance, row.precision
             )
     except ArtifactError as error:
-        told = str(error)
+        told = str(error) if str(path) in str(error) else f"{path}: {error}"
         if changed and path.exists():
             told += f" By its manifest, these files changed: {', '.join(changed)}."
         return VerifiedArtifact(path, error=told)

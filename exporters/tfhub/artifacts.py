@@ -164,11 +164,12 @@ def _check_own_handle(handle: str) -> None:
 
 
 def _rows(served_as_files: bool) -> list[Format]:
-    """The formats that had handles, but for those that clients load file by file."""
+    """The directories that had handles, but for those that are loaded file by file."""
     return [
         row
         for row in formats.FORMATS.values()
         if row.published_version is not None
+        and not row.container.suffix
         and (served_as_files or not row.container.is_served_as_files)
     ]
 

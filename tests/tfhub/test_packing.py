@@ -13,6 +13,7 @@ import pytest
 import small_graph_model
 from file_server import served
 from published_directories import PUBLISHED, content, make, write_manifest
+from small_networks import BLOCK
 
 from checkpoints import files
 from exporters import manifest
@@ -69,7 +70,7 @@ def test_handle_of_one_s_own(tmp_path, ending):
 @pytest.fixture
 def graph_models(tmp_path, monkeypatch):
     """A directory with models of TF.js, two of which had handles, and a SavedModel."""
-    monkeypatch.setattr(layers, "inception_resnet_v2", small_graph_model.network)
+    monkeypatch.setattr(layers, "inception_resnet_v2", lambda classes: BLOCK)
     directory = tmp_path / "models"
     make(directory)
     for name, is_stand_in in (
@@ -118,7 +119,7 @@ def test_tfjs_under_a_handle_of_one_s_own(graph_models, tmp_path):
 
 
 def test_tfjs_of_own_classes_has_no_published_handle(graph_models, tmp_path):
-    path = small_graph_model.write(tmp_path / "own", is_stand_in=False, num_classes=5)
+    path = small_graph_model.write(tmp_path / "own", is_stand_in=False, num_classes=6)
     with pytest.raises(InstallError, match="classes of its own"):
         pack([path], tmp_path / "served")
 

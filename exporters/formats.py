@@ -16,15 +16,22 @@ from exporters.artifact import OpenedArtifact
 from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
+from exporters.containers.tfjs import versions as tfjs
+from exporters.containers.tflite.versions import AUXILIARY
 from exporters.errors import ArtifactError, UnknownFormatError
 from exporters.network.layers import NUM_CLASSES
 from exporters.network.quantization import Precision
-from exporters.network.tasks import TASKS, Task
+from exporters.network.tasks import CLASSIFICATION, TASKS, Task
 from exporters.parity import Tolerance, ToleranceWithExceptions
 from exporters.record import Record
 
 MODEL = "inception_resnet_v2"
-PUBLISHER_URL = f"https://tfhub.dev/google/imagenet/{MODEL}"
+EXPECTED = (
+    "a directory with saved_model.pb or model.json, an .onnx file or a .tflite file"
+)
+"""What an artifact looks like, for errors."""
+
+TF_HUB = "https://tfhub.dev/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,17 +44,22 @@ class Container:
       suffix: file suffix; empty for a directory.
       holds: whether a path looks like this container, judged by its content.
       needs_image_size: whether an artifact is bound to the size of its images.
+      handle: pattern of the URLs that TF Hub knew such artifacts by, where it did.
+      is_served_as_files: whether clients ask for its files below that URL; others ask for
+        an archive, and keep it in a cache.
     """
 
     module: str
     suffix: str
     holds: Callable[[Path], bool]
     needs_image_size: bool = False
+    handle: str = f"{TF_HUB}google/imagenet/{MODEL}/{{task}}/{{version}}"
+    is_served_as_files: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format that every task can be exported to.
+    """A format that tasks can be exported to.
 
     Attributes:
       name: as users type it.
@@ -57,6 +69,8 @@ class Format:
       tolerance: what `irv2 verify` asks of it.
       published_version: version in the handle it was published under, if it was.
       options: the fields of `ExportOptions` that it heeds.
+      tasks: what it can be exported for.
+      needs_auxiliary_head: whether it takes a checkpoint with the auxiliary head.
     """
 
     name: str
@@ -66,11 +80,15 @@ class Format:
     tolerance: Tolerance
     published_version: int | None = None
     options: tuple[str, ...] = ()
+    tasks: tuple[Task, ...] = tuple(TASKS.values())
+    needs_auxiliary_head: bool = False
 
     @property
     def precision(self) -> Precision | None:
         """In what numbers it is; None if it holds the checkpoint's variables."""
-        return self.variant if isinstance(self.variant, Precision) else None
+        if isinstance(self.variant, Precision):
+            return self.variant
+        return getattr(self.variant, "precision", None)
 
     @property
     def is_calibrated(self) -> bool:
@@ -86,7 +104,9 @@ class Format:
         """The URL that TF Hub knew the artifact by."""
         if self.published_version is None:
             return None
-        return f"{PUBLISHER_URL}/{task_name}/{self.published_version}"
+        return self.container.handle.format(
+            task=task_name, version=self.published_version
+        )
 
     def options_of(self, task: Task) -> tuple[str, ...]:
         """The fields of `ExportOptions` that it heeds for a task."""
@@ -168,11 +188,19 @@ _SAVED_MODEL = Container(
     "",
     lambda path: (path / "saved_model.pb").is_file(),
 )
+_TFJS = Container(
+    "exporters.containers.tfjs.container",
+    "",
+    lambda path: (path / "model.json").is_file(),
+    handle=f"{TF_HUB}google/tfjs-model/imagenet/{MODEL}/{{task}}/{{version}}/default/1",
+    is_served_as_files=True,
+)
 _TFLITE = Container(
     "exporters.containers.tflite.container",
     ".tflite",
     _is_tflite,
     needs_image_size=True,
+    handle=f"{TF_HUB}tensorflow/lite-model/{MODEL}/{{version}}/metadata/1",
 )
 _ONNX = Container("exporters.containers.onnx.container", ".onnx", _is_onnx)
 _KERAS = Container("exporters.containers.keras.container", ".keras", _is_keras_model)
@@ -238,6 +266,26 @@ FORMATS = {
             _EXACT,
             5,
         ),
+        Format(
+            "tfjs-v1", _TFJS, tfjs.V1, "TF.js graph model, fixed 299 x 299", _EXACT, 1
+        ),
+        Format(
+            "tfjs-v3", _TFJS, tfjs.V3, "TF.js graph model, any image size", _EXACT, 3
+        ),
+        Format(
+            "tfjs-v3-float16",
+            _TFJS,
+            tfjs.ModelVersion(None, Precision("float16", in_float=_FIRST)),
+            "tfjs-v3, float16 weights",
+            _HALF,
+        ),
+        Format(
+            "tfjs-v3-uint8",
+            _TFJS,
+            tfjs.ModelVersion(None, Precision("uint8", in_float=_STEM)),
+            "tfjs-v3, uint8 weights",
+            _QUANTIZED,
+        ),
         Format("onnx-float32", _ONNX, _FLOAT32, "ONNX", _EXACT, options=_ONNX_OPTIONS),
         Format(
             "onnx-float16",
@@ -254,6 +302,16 @@ FORMATS = {
             "ONNX quantized (QDQ, per channel)",
             _QUANTIZED,
             options=_ONNX_OPTIONS,
+        ),
+        Format(
+            "tflite-published",
+            _TFLITE,
+            AUXILIARY,
+            "TFLite as published: the auxiliary classifier",
+            _EXACT,
+            1,
+            tasks=(CLASSIFICATION,),
+            needs_auxiliary_head=True,
         ),
         Format(
             "tflite-float32",
@@ -360,8 +418,7 @@ def open_artifact(
         if not os.path.lexists(path):
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
         raise ArtifactError(
-            f"{path} is no artifact of a known format. Expected a directory with "
-            "saved_model.pb, an .onnx file or a .tflite file."
+            f"{path} is no artifact of a known format. Expected {EXPECTED}."
         )
     artifact = importlib.import_module(container.module).open(path)
     row = table.get(artifact.format)

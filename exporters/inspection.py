@@ -13,7 +13,13 @@ from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import manifest
 from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError
-from exporters.formats import FORMATS, Format, container_of, open_artifact
+from exporters.formats import (
+    EXPECTED,
+    FORMATS,
+    Format,
+    container_of,
+    open_artifact,
+)
 from exporters.progress import Note, Progress, Step, silent
 from exporters.verification import find_artifacts
 
@@ -74,8 +80,8 @@ def inspect(
 
 
 _EXPECTED = (
-    "What can be inspected: checkpoints, directories with saved_model.pb, .onnx and "
-    ".tflite files, and directories of these."
+    "What can be inspected: a checkpoint, an artifact, which is "
+    f"{EXPECTED}, and a directory of artifacts."
 )
 
 

@@ -371,7 +371,7 @@ _ENDPOINTS = {
 
 def is_classes(output: Output) -> bool:
     """Whether the entries of an output are classes, of which one is the largest."""
-    return _endpoint(output) in ("Logits", "Predictions")
+    return _endpoint(output) in ("Logits", "AuxLogits", "Predictions")
 
 
 def _endpoint(output: Output) -> str:

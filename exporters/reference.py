@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from checkpoints.reader import Checkpoint
+from exporters.errors import ArtifactError
 from exporters.network import folding, layers
 from exporters.network.graphs import NetworkGraph, NetworkGraphs
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.network.layers import Conv, Softmax
-from exporters.network.tasks import CLASSIFICATION, Task
+from exporters.network.tasks import AUXILIARY_CLASSIFICATION, CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
 
+_AUXILIARY = AUXILIARY_CLASSIFICATION.endpoint
 _VALUES = {"logits": "Logits", "probabilities": "Predictions"} | {
-    endpoint: endpoint for endpoint in CLASSIFICATION.endpoints
+    endpoint: endpoint for endpoint in (*CLASSIFICATION.endpoints, _AUXILIARY)
 }
 """Name of a value -> TF-Slim's endpoint. "feature_vector" is a tensor of its own."""
 _MOST_KEPT_BYTES = 512 << 20
@@ -48,15 +51,18 @@ class Reference(contextlib.AbstractContextManager):
 
     Attributes:
       checkpoint: the weights.
-      network: the list of layers, for names and shapes.
+      network: the list of layers, with auxiliary head if there is one, for names and
+        shapes.
       graphs: TF-Slim's graphs.
     """
 
     def __init__(self, checkpoint: Checkpoint, graphs: NetworkGraphs | None = None):
         self.checkpoint = checkpoint
-        self.network = layers.inception_resnet_v2(checkpoint.num_classes)
+        self.network = layers.inception_resnet_v2(
+            checkpoint.num_classes, auxiliary_head=checkpoint.has_auxiliary_head
+        )
         self.graphs = graphs or NetworkGraphs()
-        self._sessions: dict[bool, tf.Session] = {}
+        self._sessions: dict[tuple[bool, bool], tf.Session] = {}
         self._kept: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
         self._activations: dict[int, Activations] = {}
         self._batches: dict[int, np.ndarray] = {}
@@ -66,10 +72,17 @@ class Reference(contextlib.AbstractContextManager):
             session.close()
         self._sessions.clear()
 
-    def graph(self, *, is_training: bool = False) -> NetworkGraph:
-        """TF-Slim's graph of the network."""
-        num_classes = self.checkpoint.num_classes
-        return self.graphs.get(num_classes=num_classes, is_training=is_training)
+    def graph(
+        self, *, is_training: bool = False, auxiliary_head: bool = False
+    ) -> NetworkGraph:
+        """TF-Slim's graph of the network; with auxiliary head, for one size of images."""
+        size = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE) if auxiliary_head else None
+        return self.graphs.get(
+            num_classes=self.checkpoint.num_classes,
+            is_training=is_training,
+            image_size=size,
+            auxiliary_head=auxiliary_head,
+        )
 
     def outputs(
         self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
@@ -84,14 +97,25 @@ class Reference(contextlib.AbstractContextManager):
 
         Returns:
           Value -> array.
+
+        Raises:
+          ArtifactError: the checkpoint has no weights for a value.
         """
+        known = self.network.endpoints
+        if missing := {_VALUES.get(value) for value in values} - {None, *known}:
+            raise ArtifactError(
+                f"The checkpoint {self.checkpoint.path} has no weights to compare "
+                f"{', '.join(sorted(map(str, missing)))} with."
+            )
+        if _AUXILIARY in values:
+            return self._run(batch, values, is_training)
         key = (id(batch), is_training)
         kept = self._kept.get(key)
         if kept is None:
             wanted = {"feature_vector"}
             if not is_training:
-                known = self.network.endpoints
                 wanted |= {name for name, of in _VALUES.items() if of in known}
+                wanted.discard(_AUXILIARY)
             if self._kept_bytes() + self._bytes_of(batch) > _MOST_KEPT_BYTES:
                 return self._run(batch, values, is_training)
             kept = self._kept[key] = self._run(batch, wanted, is_training)
@@ -112,20 +136,23 @@ class Reference(contextlib.AbstractContextManager):
     def _run(
         self, batch: np.ndarray, values: Collection[str], is_training: bool
     ) -> dict[str, np.ndarray]:
-        graph = self.graph(is_training=is_training)
+        auxiliary_head = _AUXILIARY in values
+        graph = self.graph(is_training=is_training, auxiliary_head=auxiliary_head)
         fetches = {
             value: graph.feature_vector
             if value == "feature_vector"
             else graph.endpoints[_VALUES[value]]
             for value in values
         }
-        return self._session(is_training).run(fetches, {graph.images: batch})
+        session = self._session(is_training, auxiliary_head)
+        return session.run(fetches, {graph.images: batch})
 
-    def _session(self, is_training: bool) -> tf.Session:
-        if is_training not in self._sessions:
-            graph = self.graph(is_training=is_training)
-            self._sessions[is_training] = graph.start_session(self.checkpoint)
-        return self._sessions[is_training]
+    def _session(self, is_training: bool, auxiliary_head: bool = False) -> tf.Session:
+        key = is_training, auxiliary_head
+        if key not in self._sessions:
+            graph = self.graph(is_training=is_training, auxiliary_head=auxiliary_head)
+            self._sessions[key] = graph.start_session(self.checkpoint)
+        return self._sessions[key]
 
     def activations(self, batch: np.ndarray) -> Activations:
         """Runs the network, image by image, and notes what its activations are like.
@@ -141,7 +168,8 @@ class Reference(contextlib.AbstractContextManager):
     def _measure(self, batch: np.ndarray) -> Activations:
         graph = self.graph()
         tensors, scales = {}, {}
-        for layer in self.network.layers:
+        network = layers.inception_resnet_v2(self.checkpoint.num_classes)
+        for layer in network.layers:
             if not isinstance(layer, Softmax):
                 name = layer.name
                 tensors[name] = graph.graph.get_tensor_by_name(f"{name}:0")

@@ -12,7 +12,13 @@ from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import manifest, parity
 from exporters.errors import ArtifactError
-from exporters.formats import FORMATS, Format, container_of, open_artifact
+from exporters.formats import (
+    EXPECTED,
+    FORMATS,
+    Format,
+    container_of,
+    open_artifact,
+)
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
@@ -181,7 +187,7 @@ def _verify_one(
                 artifact, reference, parity_images, row.tolerance, row.precision
             )
     except ArtifactError as error:
-        told = str(error)
+        told = str(error) if str(path) in str(error) else f"{path}: {error}"
         if changed and path.exists():
             told += f" By its manifest, these files changed: {', '.join(changed)}."
         return VerifiedArtifact(path, error=told)
@@ -220,10 +226,7 @@ def find_artifacts(
         if not path.exists():
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
         if not path.is_dir():
-            raise ArtifactError(
-                f"{path} is {_kind(path)}. Expected a directory with saved_model.pb, an "
-                ".onnx file or a .tflite file."
-            )
+            raise ArtifactError(f"{path} is {_kind(path)}. Expected {EXPECTED}.")
         inside, passed_over = _look_into(path, formats)
         if not inside:
             names = [f"{child.name} ({why})" for child, why in passed_over.items()]

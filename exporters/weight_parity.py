@@ -7,8 +7,8 @@ reference's weights and activations, and from the precision that the format prom
 2. They are stored in the numbers that the format promises.
 3. float32 weights are the reference's, bit by bit.
 4. float16 weights are the reference's, rounded to the nearest.
-5. int8 kernels have the scales that the reference's kernels call for, and are these
-   kernels rounded to the nearest.
+5. int8 and uint8 kernels have the scales that the reference's kernels call for, and are
+   these kernels rounded to the nearest.
 6. int32 biases count in steps of input times kernel, and differ from the reference's by
    what rounding them, and making good for the rounded kernel, can do.
 7. Activations that the format rounds are rounded, and others are not.
@@ -119,8 +119,13 @@ def compare_folded_weights(
                 _float_problem(bias, expected_bias, np.float16),
             )
         elif precision.activations != "int8":
+            if precision.weights == "uint8":
+                low, high = expected_kernel.min(), expected_kernel.max()
+                rounding = quantization.of_range(float(low), float(high))
+            else:
+                rounding = quantization.of_kernel(expected_kernel)
             problems = (
-                _kernel_problem(kernel, expected_kernel),
+                _kernel_problem(kernel, expected_kernel, rounding),
                 _float_problem(bias, expected_bias, np.float32),
             )
         else:
@@ -273,17 +278,18 @@ def _float_problem(
 
 
 def _kernel_problem(
-    found: StoredWeight,
-    expected: np.ndarray,
-    bias: np.ndarray | float = 0.0,
-    input_scale: float = 1.0,
+    found: StoredWeight, expected: np.ndarray, rounding: Quantization
 ) -> str | None:
     if problem := _type_problem(found, expected, np.int8):
         return problem
-    rounding = quantization.of_kernel(expected, bias, input_scale)
     given = found.quantization
-    if given is None or given.scale.shape != rounding.scale.shape or given.zero_point:
-        return "not in steps of a scale for each channel, from 0"
+    if (
+        given is None
+        or given.scale.shape != rounding.scale.shape
+        or given.zero_point != rounding.zero_point
+    ):
+        each = "channel" if rounding.scale.size > 1 else "kernel"
+        return f"not in steps of a scale for each {each}, from {rounding.zero_point}"
     if not _are_close(given.scale, rounding.scale):
         worst = np.abs(given.scale / rounding.scale - 1).max()
         return f"its scales differ from the checkpoint's by up to {worst:.3g}"
@@ -305,14 +311,11 @@ def _integer_problems(
     if source is None:
         return "computes with integers of an input that is not rounded", None
     input_scale = float(source.scale[0])
-    kernel_problem = _kernel_problem(
-        kernel, expected_kernel, expected_bias, input_scale
-    )
-    if kernel_problem:
+    rounding = quantization.of_kernel(expected_kernel, expected_bias, input_scale)
+    if kernel_problem := _kernel_problem(kernel, expected_kernel, rounding):
         return kernel_problem, None
     if problem := _type_problem(bias, expected_bias, np.int32):
         return None, problem
-    rounding = quantization.of_kernel(expected_kernel, expected_bias, input_scale)
     step = rounding.scale * source.scale
     given = bias.quantization
     if given is None or given.zero_point or not _are_close(given.scale, step):

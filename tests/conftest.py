@@ -151,7 +151,7 @@ def deployable(tmp_path_factory, stand_in_checkpoint, reference) -> Path:
     done = export(
         stand_in_checkpoint,
         directory,
-        formats=[row for row in FORMATS.values() if row.precision],
+        formats=[row for row in FORMATS.values() if "image_size" in row.options],
         options=ExportOptions(image_size=(139, 139)),
         verify=False,  # The consumers compare.
         reference=reference,

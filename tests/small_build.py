@@ -16,7 +16,7 @@ from checkpoints.reader import Checkpoint
 from exporters import record as records
 from exporters.build import Build, ExportOptions
 from exporters.calibration import CalibrationImages
-from exporters.formats import Format
+from exporters.formats import FORMATS, Format
 from exporters.network import folding, layers
 from exporters.network.graphs import NetworkGraphs
 from exporters.network.layers import Conv
@@ -24,6 +24,11 @@ from exporters.network.tasks import TASKS, Task
 from exporters.parity import ParityImages
 from exporters.reference import Activations
 
+WRITTEN = [
+    row
+    for row in FORMATS.values()
+    if row.precision and not row.needs_auxiliary_head  # The block has none.
+]
 IMAGE_SIZE = (75, 75)
 OPTIONS = ExportOptions(image_size=IMAGE_SIZE)
 IMAGES = ParityImages()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small_build
 
+from checkpoints import files
 from exporters import build as builds
 from exporters.build import ExportOptions
 from exporters.calibration import CalibrationImages
@@ -16,7 +17,7 @@ from exporters.network.tasks import TASKS
 
 INT8 = Precision("int8", "int8")
 FIRST = "scope/first/Relu"
-WRITTEN = [row for row in FORMATS.values() if row.precision]
+WRITTEN = small_build.WRITTEN
 QUANTIZED = [row for row in WRITTEN if row.precision.activations == "int8"]
 
 
@@ -127,9 +128,8 @@ def test_other_calibration_images_are_another_build(build):
 
 
 def written(build, row, tmp_path):
-    return small_build.write(
-        build, row, TASKS["classification"], tmp_path / "file"
-    ).read_bytes()
+    path = tmp_path / "file"
+    return files.digests(small_build.write(build, row, TASKS["classification"], path))
 
 
 @pytest.mark.parametrize("row", WRITTEN, ids=lambda row: row.name)

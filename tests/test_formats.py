@@ -20,6 +20,10 @@ def test_names():
         "v3",
         "v4",
         "v5",
+        "tfjs-v1",
+        "tfjs-v3",
+        "tfjs-v3-float16",
+        "tfjs-v3-uint8",
         "onnx-float32",
         "onnx-float16",
         "onnx-int8",
@@ -64,8 +68,13 @@ def test_artifact_names_say_what_it_is():
 def test_published_handles():
     handles = {row.name: row.handle("classification") for row in ROWS}
     published = {name: handle for name, handle in handles.items() if handle}
-    url = "https://tfhub.dev/google/imagenet/inception_resnet_v2/classification"
-    assert published == {f"v{n}": f"{url}/{n}" for n in (1, 3, 4, 5)}
+    model = "imagenet/inception_resnet_v2/classification"
+    modules = {f"v{n}": f"https://tfhub.dev/google/{model}/{n}" for n in (1, 3, 4, 5)}
+    tfjs = {
+        f"tfjs-v{n}": f"https://tfhub.dev/google/tfjs-model/{model}/{n}/default/1"
+        for n in (1, 3)
+    }
+    assert published == modules | tfjs
 
 
 # Choosing rows and tasks
@@ -109,6 +118,8 @@ def artifacts(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "saved_model.pb").write_bytes(b"\x08\x01")
     (tmp_path / "a-hub-module" / "tfhub_module.pb").write_bytes(b"\x08\x03")
+    (tmp_path / "e-graph-model").mkdir()
+    (tmp_path / "e-graph-model" / "model.json").write_text('{"format": "graph-model"}')
     (tmp_path / "c.tflite").write_bytes(b"\x1c\0\0\0TFL3 and so on")
     (tmp_path / "d.onnx").write_bytes(b"\x08\x08\x12\x04irv2\x3a\x02\x0a\x00")
     return tmp_path
@@ -121,6 +132,7 @@ def artifacts(tmp_path):
         ("b-saved-model", "v4"),
         ("c.tflite", "tflite-int8"),
         ("d.onnx", "onnx-int8"),
+        ("e-graph-model", "tfjs-v1"),
     ],
 )
 @pytest.mark.parametrize("renamed", [None, "x.onnx", "x.tflite", "x"])

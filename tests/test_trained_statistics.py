@@ -22,7 +22,7 @@ from exporters.network.tasks import TASKS
 from exporters.parity import ParityImages
 from exporters.reference import Reference
 
-WRITTEN = [row for row in FORMATS.values() if row.precision]
+WRITTEN = small_build.WRITTEN
 INT8 = Precision("int8", "int8")
 LARGE = 1e5
 

@@ -67,7 +67,7 @@ class Steps(contextlib.AbstractContextManager):
 
 def formats(console: consoles.Console, rows: Iterable[Format], as_json: bool) -> None:
     """Prints the table of formats."""
-    from exporters.formats import PUBLISHER_URL
+    from exporters.formats import TF_HUB
     from exporters.network.tasks import TASKS
 
     rows = list(rows)
@@ -84,11 +84,15 @@ def formats(console: consoles.Console, rows: Iterable[Format], as_json: bool) ->
         return
     columns = [Column("format"), Column("what it is")]
     console.table(columns, [[row.name, row.summary] for row in rows])
-    published = [row.name for row in rows if row.published_version is not None]
     console.result(f"\nTasks: {', '.join(TASKS)}.")
-    console.result(
-        f"Handles of {', '.join(published)}:\n  {PUBLISHER_URL}/TASK/VERSION"
-    )
+    published: dict[str, list[str]] = {}
+    for row in rows:
+        if row.published_version is not None:
+            url = row.container.handle.format(task="TASK", version="VERSION")
+            published.setdefault(url, []).append(row.name)
+    console.result(f"Handles, below {TF_HUB}")
+    for url, names in published.items():
+        console.result(f"  {', '.join(names)}:\n    {url.removeprefix(TF_HUB)}")
 
 
 def inspection(console: consoles.Console, found: Inspection, as_json: bool) -> None:

@@ -26,7 +26,7 @@ HUB_MOMENTUM = 0.99
 
 @dataclasses.dataclass(frozen=True)
 class NetworkGraph:
-    """The whole network with classifier, without auxiliary head, in a TF1 graph.
+    """The whole network in a TF1 graph.
 
     Attributes:
       graph: resource variables, named as in the checkpoint, and TF1 collections. The
@@ -118,6 +118,7 @@ class NetworkGraphs:
         num_classes: int | None = network.NUM_CLASSES,
         is_training: bool = False,
         image_size: tuple[int, int] | None = None,
+        auxiliary_head: bool = False,
     ) -> NetworkGraph:
         """Returns the network's graph, built at the first call with these arguments.
 
@@ -126,8 +127,9 @@ class NetworkGraphs:
           is_training: batch norm on batch statistics with updates, and dropout.
           image_size: (height, width) in pixels, each at least 75; None leaves both to
             be decided by each batch.
+          auxiliary_head: with the classifier of the training loss, for 299 x 299.
         """
-        key = (num_classes, is_training, image_size)
+        key = (num_classes, is_training, image_size, auxiliary_head)
         if key not in self._graphs:
             self._graphs[key] = _build(*key)
         return self._graphs[key]
@@ -137,6 +139,7 @@ def _build(
     num_classes: int | None,
     is_training: bool,
     image_size: tuple[int, int] | None,
+    auxiliary_head: bool,
 ) -> NetworkGraph:
     import_tf_slim()
     import tensorflow.compat.v1 as tf
@@ -155,7 +158,7 @@ def _build(
             num_classes=num_classes,
             is_training=is_training,
             batch_norm_momentum=momentum,
-            auxiliary_head=False,
+            auxiliary_head=auxiliary_head,
         )
         with tf.name_scope("hub_output/feature_vector"):
             feature_vector = tf.squeeze(

@@ -231,13 +231,17 @@ def without_classes(
     }
 
 
-def inception_resnet_v2(num_classes: int | None = NUM_CLASSES) -> Network:
-    """Returns the network, without auxiliary head.
+def inception_resnet_v2(
+    num_classes: int | None = NUM_CLASSES, *, auxiliary_head: bool = False
+) -> Network:
+    """Returns the network.
 
     Comments give each layer's output at 299 x 299.
 
     Args:
       num_classes: width of the logits; None for no classifier.
+      auxiliary_head: whether to add the classifier of the training loss, which only
+        images of 299 x 299 fit. It needs classes.
     """
     net = _List()
 
@@ -310,7 +314,23 @@ def inception_resnet_v2(num_classes: int | None = NUM_CLASSES) -> Network:
         net.endpoint("Logits", x)
         x = net.add(Softmax(f"{head}/Predictions", x))
         net.endpoint("Predictions", x)
+    if num_classes and auxiliary_head:
+        _auxiliary_logits(net, net.endpoints["PreAuxLogits"], num_classes)
     return Network(IMAGES, tuple(net.layers), net.endpoints)
+
+
+def _auxiliary_logits(net: _List, x: str, num_classes: int) -> None:
+    """The auxiliary classifier, from 17 x 17 x 1088."""
+    head = f"{_SCOPE}/AuxLogits"
+    name = f"{head}/Conv2d_1a_3x3/AvgPool"  # 5 x 5 x 1088
+    x = net.add(Pool(name, x, "average", (5, 5), 3, "VALID"))
+    scope = f"{head}/Conv2d_1b_1x1"  # 5 x 5 x 128
+    x = net.add(Conv(f"{scope}/Relu", x, scope, 128, (1, 1)))
+    scope = f"{head}/Conv2d_2a_5x5"  # 1 x 1 x 768
+    x = net.add(Conv(f"{scope}/Relu", x, scope, 768, (5, 5), 1, "VALID"))
+    x = net.add(Flatten(f"{head}/Flatten/flatten/Reshape", x))
+    x = net.add(Dense(f"{head}/Logits/BiasAdd", x, f"{head}/Logits", num_classes))
+    net.endpoint("AuxLogits", x)
 
 
 def _block35(net: _List, x: str, scope: str) -> str:

@@ -64,12 +64,12 @@ class Precision:
     """In which numbers a format stores weights and computes activations.
 
     Attributes:
-      weights: of kernels: "float32", "float16" or "int8".
+      weights: of kernels: "float32", "float16", "int8" by channel, or "uint8" by tensor.
       activations: of what layers compute: the same, "int8" by measured ranges.
       in_float: endpoints, by TF-Slim's names, whose layers stay float32 throughout.
     """
 
-    weights: Literal["float32", "float16", "int8"] = "float32"
+    weights: Literal["float32", "float16", "int8", "uint8"] = "float32"
     activations: Literal["float32", "float16", "int8"] = "float32"
     in_float: tuple[str, ...] = ()
 

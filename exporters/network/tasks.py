@@ -65,4 +65,6 @@ CLASSIFICATION = Task(
     endpoints=(*_FEATURE_ENDPOINTS, "PreLogitsFlatten", "Logits", "Predictions"),
     needs_classifier=True,
 )
+AUXILIARY_CLASSIFICATION = dataclasses.replace(CLASSIFICATION, endpoint="AuxLogits")
+"""The same, by the auxiliary head, as it was published in TFLite."""
 TASKS = {task.name: task for task in (FEATURE_VECTOR, CLASSIFICATION)}

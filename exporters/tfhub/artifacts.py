@@ -5,7 +5,7 @@ How much can be known of an artifact without its checkpoint depends on its manif
 * With the manifest beside it, every file is known to be as it was exported.
 * Without, the artifact is opened as its consumers open it: it must be of the format and
   the task that it is recorded as, and every variable must have the checksum that
-  TensorFlow stored with it. Generated weights are recognized even if nothing says what
+  TensorFlow stored with it; TF.js stores none. Generated weights are recognized even if nothing says what
   they are. That the numbers are those of a checkpoint, and the graph the one that was
   exported, only `irv2 verify` can tell; the artifact comes with a warning that says so.
 """
@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import dataclasses
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from checkpoints import files
 from checkpoints.files import PathLike
-from checkpoints.reader import CheckpointError, open_checkpoint
+from checkpoints.reader import Checkpoint, CheckpointError, open_checkpoint
 from exporters import extra_assets, formats, manifest, verification
+from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError, ExportError
+from exporters.formats import Format
 from exporters.network.layers import NUM_CLASSES
 from exporters.progress import Progress, Step, silent
 from exporters.tfhub import handles
@@ -61,32 +63,47 @@ class HubArtifact:
     @property
     def urls(self) -> tuple[str, ...]:
         """The URLs that it was published under, the first one first; or none."""
-        version = formats.FORMATS[self.format].published_version
-        if version is None or not self.is_published:
+        row = formats.FORMATS[self.format]
+        if row.published_version is None or not self.is_published:
             return ()
-        return handles.urls(self.task, version)
+        if row.container.is_served_as_files:
+            return (str(row.handle(self.task)),)
+        return handles.urls(self.task, row.published_version)
 
     @property
     def kaggle_models(self) -> tuple[str, ...]:
         """The names that kagglehub has for it."""
         version = formats.FORMATS[self.format].published_version
-        if version is None or not self.is_published:
+        if version is None or not self.is_published or self.is_served_as_files:
             return ()
         return handles.kaggle_models(self.task, version)
+
+    @property
+    def had_handle(self) -> bool:
+        """Whether TF Hub had a handle for the published network in this format."""
+        return formats.FORMATS[self.format].published_version is not None
+
+    @property
+    def is_served_as_files(self) -> bool:
+        """Whether clients ask for its files, and not for an archive."""
+        return formats.FORMATS[self.format].container.is_served_as_files
 
 
 def find(
     paths: PathLike | Iterable[PathLike],
     handle: str | None = None,
     progress: Progress = silent,
+    *,
+    served_as_files: bool = False,
 ) -> dict[str, HubArtifact]:
     """Finds and checks artifacts, among paths and in directories of them.
 
     Args:
-      paths: directories exported as v1, v3, v4 or v5, or directories that hold such;
-        other formats in the latter are passed over.
+      paths: directories exported in a format that had handles, or directories that hold
+        such; other formats in the latter are passed over.
       handle: a URL for one artifact, instead of the one it was published under.
       progress: told what is done.
+      served_as_files: whether to find those too that clients load file by file, TF.js.
 
     Returns:
       Handle -> artifact.
@@ -104,8 +121,8 @@ def find(
         known = len(found)
         for path in verification.find_artifacts([given])[0]:
             progress(Step(f"check {path.name}"))
-            artifact = _check(path)
-            if artifact is None:
+            artifact = _check(path, served_as_files)
+            if artifact is None or not (handle or artifact.had_handle):
                 continue
             name = handle or next(iter(artifact.urls), None)
             if name is None:
@@ -121,7 +138,7 @@ def find(
         if len(found) == known:
             raise ArtifactError(
                 f"{given} is no artifact that TF Hub had a handle for, and holds none. "
-                "Expected a directory exported as v1, v3, v4 or v5."
+                f"Expected a directory exported as {_names(served_as_files)}."
             )
     return found
 
@@ -146,19 +163,54 @@ def _check_own_handle(handle: str) -> None:
         )
 
 
-def _check(path: Path) -> HubArtifact | None:
-    """Checks an artifact as well as can be; None if it is of another format."""
+def _rows(served_as_files: bool) -> list[Format]:
+    """The directories that had handles, but for those that are loaded file by file."""
+    return [
+        row
+        for row in formats.FORMATS.values()
+        if row.published_version is not None
+        and not row.container.suffix
+        and (served_as_files or not row.container.is_served_as_files)
+    ]
+
+
+def _names(served_as_files: bool) -> str:
+    *first, last = [row.name for row in _rows(served_as_files)]
+    return f"{', '.join(first)} or {last}"
+
+
+def _check(path: Path, served_as_files: bool) -> HubArtifact | None:
+    """Checks an artifact as well as can be; None if it is of another container."""
     if not path.is_dir():
         return None
-    record = extra_assets.read_record(path)
     container = formats.container_of(path)
-    had_handles = [
-        row.name
-        for row in formats.FORMATS.values()
-        if row.container is container and row.published_version is not None
-    ]
-    if not had_handles:
+    rows = [row for row in _rows(served_as_files) if row.container is container]
+    if container is None or not rows:
         return None
+    if not container.is_served_as_files:
+        return _check_module(path, [row.name for row in rows])
+    if manifest.path_of(path).is_file():
+        _check_unchanged(path)
+        return _open_files(path)
+    warning = (
+        f"{path} has no manifest beside it. It opens; whether its weights are a "
+        "checkpoint's, `irv2 verify` can tell."
+    )
+    return dataclasses.replace(_open_files(path), warning=warning)
+
+
+def _check_unchanged(path: Path) -> None:
+    """Raises unless an artifact is as its manifest says."""
+    if changed := manifest.changed_files(path):
+        raise ArtifactError(
+            f"{path} is not as its manifest says: {', '.join(changed[:3])}. Export it "
+            "again."
+        )
+
+
+def _check_module(path: Path, had_handles: Collection[str]) -> HubArtifact:
+    """Checks an artifact that TensorFlow loads."""
+    record = extra_assets.read_record(path)
     missing = [name for name in _FILES if not (path / name).is_file()]
     if missing:
         raise ArtifactError(
@@ -170,12 +222,7 @@ def _check(path: Path) -> HubArtifact | None:
             "checksums; whether they are a checkpoint's, `irv2 verify` can tell."
         )
         return dataclasses.replace(_open(path), warning=warning)
-    changed = manifest.changed_files(path)
-    if changed:
-        raise ArtifactError(
-            f"{path} is not as its manifest says: {', '.join(changed[:3])}. Export it "
-            "again."
-        )
+    _check_unchanged(path)
     if record is None or record.format not in had_handles:
         return _open(path)
     return HubArtifact(
@@ -196,6 +243,20 @@ def _open(path: Path) -> HubArtifact:
         raise ArtifactError(f"{path} is damaged: {error} Export it again.") from error
     opened, row = formats.open_artifact(path)
     opened.close()
+    return _facts(path, opened, row, weights)
+
+
+def _open_files(path: Path) -> HubArtifact:
+    """The same, for an artifact whose files have no checksums."""
+    opened, row = formats.open_artifact(path)
+    with opened:
+        stored = {name: weight.values for name, weight in opened.weights().items()}
+        return _facts(path, opened, row, Checkpoint(stored, path=path))
+
+
+def _facts(
+    path: Path, opened: OpenedArtifact, row: Format, weights: Checkpoint
+) -> HubArtifact:
     has_own_classes = weights.num_classes not in (None, NUM_CLASSES) or (
         opened.record is not None and opened.record.num_classes != NUM_CLASSES
     )

@@ -18,6 +18,7 @@ import urllib.parse
 from collections.abc import Iterator
 
 _TF_HUB_MODEL = "google/imagenet/inception_resnet_v2"
+_TFJS_MODEL = "google/tfjs-model/imagenet/inception_resnet_v2"
 _TF_HUB_SITES = tuple(
     f"{scheme}://{host}"
     for host in ("tfhub.dev", "hub.tensorflow.google.cn")
@@ -96,4 +97,4 @@ def is_published(url: str) -> bool:
     if host == "kaggle.com":
         return path.startswith(f"/models/{_KAGGLE_MODEL}/")
     hosts = {urllib.parse.urlsplit(site).hostname for site in _TF_HUB_SITES}
-    return host in hosts and path.startswith(f"/{_TF_HUB_MODEL}/")
+    return host in hosts and path.startswith((f"/{_TF_HUB_MODEL}/", f"/{_TFJS_MODEL}/"))

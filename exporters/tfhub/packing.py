@@ -1,4 +1,4 @@
-"""Packs artifacts for web servers, from which the TF Hub library can download them."""
+"""Lays artifacts out for web servers: archives for TF Hub's library, files for TF.js."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import os
+import shutil
 import struct
 import tarfile
 import urllib.parse
@@ -18,7 +19,7 @@ from checkpoints import files
 from checkpoints.files import PathLike
 from checkpoints.scratch import scratch_beside
 from exporters.progress import Progress, Step, silent
-from exporters.tfhub.artifacts import InstallError, find
+from exporters.tfhub.artifacts import HubArtifact, InstallError, find
 
 _PART_BYTES = 1 << 20
 """What is compressed at once. The archive's bytes depend on it."""
@@ -30,12 +31,12 @@ _LAST_BLOCK = bytes.fromhex("0300")
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """An archive.
+    """An artifact on its way to a web server.
 
     Attributes:
-      path: the .tar.gz file.
+      path: the .tar.gz file; for TF.js the directory with the files.
       handle: the URL whose path it has.
-      bytes: size of the file.
+      bytes: size of the file, or of all files.
       warning: what could not be checked of the artifact, None if nothing.
     """
 
@@ -53,7 +54,7 @@ def pack(
     force: bool = False,
     progress: Progress = silent,
 ) -> tuple[Packed, ...]:
-    """Packs artifacts for any web server, from which the library can download them.
+    """Packs artifacts for any web server, from which their clients can load them.
 
     Below `output`, each has the path of its handle, with .tar.gz added:
     `google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz`. With that directory
@@ -62,25 +63,31 @@ def pack(
     The library adds `?tf-hub-format=compressed`, which servers of files pass over. A
     stand-in has it in its name.
 
+    TF.js loads a model file by file, so such an artifact is a directory there, of the
+    path of its handle: `google/tfjs-model/imagenet/inception_resnet_v2/feature_vector/3/
+    default/1`. What a consumer gives to `tf.loadGraphModel`, with `fromTFHub`, is
+    `https://example.org/` and this path.
+
     Each artifact is checked first, as well as can be without its checkpoint: see
     `exporters.tfhub.artifacts`. If one is bad, nothing is packed, and the error names
-    it. Each archive appears only whole. The same artifact gives the same bytes, however
+    it. Each appears only whole. The same artifact gives the same bytes, however
     many processors there are.
 
     Args:
-      artifacts: as for `exporters.tfhub.cache.install`.
+      artifacts: directories exported as v1, v3, v4, v5 or in a format of TF.js, or
+        directories that hold such; other formats in the latter are passed over.
       output: where to pack to.
       handle: a URL whose path one artifact takes, instead of its published one's. It
         must be given for one that has none, since its network has classes of its own.
-      force: replace existing files.
+      force: replace what exists.
       progress: told what is done, in bytes of all artifacts.
 
     Returns:
-      The files, one per artifact, in the order found.
+      What was packed, one per artifact, in the order found.
 
     Raises:
       ArtifactError: a path is no artifact with a handle, or is damaged.
-      InstallError: a file exists already, two artifacts have the same handle, or one
+      InstallError: a destination exists already, two artifacts have the same handle, or one
         has none.
       OSError: a file cannot be written.
     """
@@ -89,9 +96,9 @@ def pack(
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.
     with scratch_beside(output_directory / "archives") as scratch:
-        chosen = find(artifacts, handle, progress)
+        chosen = find(artifacts, handle, progress, served_as_files=True)
         destinations = {
-            handle: _destination(output_directory, handle, artifact.is_stand_in)
+            handle: _destination(output_directory, handle, artifact)
             for handle, artifact in chosen.items()
         }
         for destination in destinations.values():
@@ -109,21 +116,35 @@ def pack(
 
         packed = []
         for handle, artifact in chosen.items():
-            archive = scratch / "archive.tar.gz"
-            with archive.open("wb") as file:
-                _write_gzip(file, _parts(artifact.path), count)
-            size = archive.stat().st_size
+            unfinished = scratch / "unfinished"
+            if artifact.is_served_as_files:
+                _copy(artifact.path, unfinished, count)
+            else:
+                with unfinished.open("wb") as file:
+                    _write_gzip(file, _parts(artifact.path), count)
+            size = files.size(unfinished)
             destination = destinations[handle]
             with scratch_beside(destination) as replaced:
-                files.replace({archive: destination}, replaced)
+                files.replace({unfinished: destination}, replaced)
             packed.append(Packed(destination, handle, size, artifact.warning))
     return tuple(packed)
 
 
-def _destination(output: Path, handle: str, is_stand_in: bool) -> Path:
-    mark = "-stand-in" if is_stand_in else ""
-    path = urllib.parse.urlsplit(handle).path.strip("/").removesuffix(".tar.gz")
-    return output / f"{path}{mark}.tar.gz"
+def _destination(output: Path, handle: str, artifact: HubArtifact) -> Path:
+    mark = "-stand-in" if artifact.is_stand_in else ""
+    path = urllib.parse.urlsplit(handle).path.strip("/")
+    if artifact.is_served_as_files:
+        return output / f"{path}{mark}"
+    return output / f"{path.removesuffix('.tar.gz')}{mark}.tar.gz"
+
+
+def _copy(source: Path, destination: Path, count: Callable[[int], None]) -> None:
+    """Copies the files of an artifact, which has no further directories."""
+    destination.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.is_file():
+            shutil.copyfile(path, destination / path.name)
+            count(path.stat().st_size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,14 +164,19 @@ def test_list():
     done = irv2_process("list")
     assert done.returncode == 0
     assert done.stderr == ""
-    header, _, *rows, _, tasks, published, handle = done.stdout.splitlines()
+    table, _, rest = done.stdout.partition("\n\n")
+    header, _, *rows = table.splitlines()
+    tasks, site, *handles = rest.splitlines()
     assert header.split("  ")[0] == "format"
     assert [row.split()[0] for row in rows] == list(formats.FORMATS)
     assert tasks == "Tasks: feature_vector, classification."
-    assert published == "Handles of v1, v3, v4, v5:"
-    assert handle.strip() == (
-        "https://tfhub.dev/google/imagenet/inception_resnet_v2/TASK/VERSION"
-    )
+    assert site == "Handles, below https://tfhub.dev/"
+    assert [line.strip() for line in handles] == [
+        "v1, v3, v4, v5:",
+        "google/imagenet/inception_resnet_v2/TASK/VERSION",
+        "tfjs-v1, tfjs-v3:",
+        "google/tfjs-model/imagenet/inception_resnet_v2/TASK/VERSION/default/1",
+    ]
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 

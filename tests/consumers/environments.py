@@ -1,8 +1,8 @@
 """Makes the environments in which the consumers run.
 
 Each `<name>.txt` beside this file pins one of them completely; its name ends with the
-version of Python, as in `tf1.12-hub0.2-py3.6`. They are made once and kept in the cache
-directory of `irv2`.
+version of Python, as in `tf1.12-hub0.2-py3.6`. What runs in Node and in a browser is pinned
+in node/package-lock.json. They are made once and kept in the cache directory of `irv2`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _VERSION = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
 
 class NoInterpreterError(Exception):
-    """A version of Python that this machine does not have."""
+    """A version of Python, or another program, that this machine does not have."""
 
 
 class InstallationError(Exception):
@@ -52,19 +52,63 @@ def python_of(name: str) -> Path:
 
 def _make(environment: Path, requirements: Path, version: str) -> None:
     interpreter = _find_interpreter(version)
-    environment.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f"{environment.name}.", suffix=".tmp", dir=environment.parent
-    ) as scratch:
-        unfinished = Path(scratch) / "environment"
+    with _in_the_making(environment) as unfinished:
         _run(interpreter, "-m", "venv", unfinished)
         pip = [unfinished / "bin" / "python", "-m", "pip", "install", "--quiet"]
         pip += ["--disable-pip-version-check", "--no-compile"]
         if version in _BOOTSTRAP:
             _run(*pip, *_BOOTSTRAP[version])
         _run(*pip, "--requirement", requirements)
-        # Python finds its packages from where it lies, so the whole can be renamed. If
-        # another process was faster, its environment is as good.
+
+
+def node_modules() -> Path:
+    """Returns the directory of Node's packages, which are installed if need be.
+
+    Raises:
+      NoInterpreterError: the machine lacks Node, or npm.
+      InstallationError: the packages cannot be installed.
+    """
+    for program in ("node", "npm"):
+        if not shutil.which(program):
+            raise NoInterpreterError(f"needs {program}, which is not on PATH")
+    sources = [DIRECTORY / "node" / f"package{kind}.json" for kind in ("", "-lock")]
+    content = b"".join(source.read_bytes() for source in sources)
+    name = f"node-{hashlib.sha256(content).hexdigest()[:12]}"
+    environment = cache_directory().absolute() / "consumers" / name
+    if not environment.exists():
+        with _in_the_making(environment) as unfinished:
+            unfinished.mkdir()
+            for source in sources:
+                shutil.copy(source, unfinished)
+            options = ["--ignore-scripts", "--no-audit", "--no-fund"]
+            _run("npm", "ci", *options, "--prefix", unfinished)
+    return environment / "node_modules"
+
+
+def browser() -> Path:
+    """Returns the program Chromium, or a browser that is made of it.
+
+    Raises:
+      NoInterpreterError: the machine has none.
+    """
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if not found:
+        raise NoInterpreterError(f"needs {names[0]}, which is not on PATH")
+    return Path(found)
+
+
+@contextlib.contextmanager
+def _in_the_making(environment: Path) -> Iterator[Path]:
+    """A place to make an environment, which comes to its own once it is whole."""
+    environment.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f"{environment.name}.", suffix=".tmp", dir=environment.parent
+    ) as scratch:
+        unfinished = Path(scratch) / "environment"
+        yield unfinished
+        # Python and Node find packages from where they lie, so the whole can be renamed.
+        # If another process was faster, its environment is as good.
         with contextlib.suppress(OSError):
             unfinished.rename(environment)
 

@@ -1,6 +1,7 @@
 """The list of layers, against TF-Slim's graph: op by op, shape by shape, scope by scope."""
 
 import collections
+import math
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from exporters.network.layers import (
 )
 
 NETWORK = layers.inception_resnet_v2()
+WHOLE = layers.inception_resnet_v2(auxiliary_head=True)
+AUXILIARY = WHOLE.up_to(["AuxLogits"])
 
 
 def test_it_has_the_published_number_of_layers():
@@ -51,6 +54,26 @@ def test_without_classes_there_is_no_classifier():
     assert list(features.endpoints)[-1] == "PreLogitsFlatten"
     seven = layers.inception_resnet_v2(7)
     assert seven.shapes((299, 299))[seven.endpoints["Logits"]] == (7,)
+
+
+def test_the_auxiliary_head_is_added_and_changes_nothing_else():
+    assert WHOLE.up_to(NETWORK.endpoints) == NETWORK
+    assert WHOLE.layers[: len(NETWORK.layers)] == NETWORK.layers
+    assert layers.inception_resnet_v2(None, auxiliary_head=True) == (
+        layers.inception_resnet_v2(None)
+    )
+    seven = layers.inception_resnet_v2(7, auxiliary_head=True)
+    assert seven.shapes((299, 299))[seven.endpoints["AuxLogits"]] == (7,)
+
+
+def test_the_auxiliary_classifier_has_the_published_numbers():
+    shapes = AUXILIARY.shapes((299, 299))
+    numbers = 0
+    for layer in AUXILIARY.weighted:
+        window = layer.window if isinstance(layer, Conv) else ()
+        channels = shapes[layer.name][-1]
+        numbers += math.prod((*window, shapes[layer.input][-1], channels)) + channels
+    assert numbers == 30_222_793
 
 
 def test_a_part_has_what_its_endpoints_need_and_no_more():
@@ -86,23 +109,34 @@ def test_transposing_by_letters():
 # TF-Slim's graph, which the list was not made from.
 
 
-@pytest.fixture(scope="module", params=[(299, 299), (224, 320)], ids=str)
+@pytest.fixture(
+    scope="module",
+    params=[
+        (NETWORK, "Predictions", (299, 299)),
+        (NETWORK, "Predictions", (224, 320)),
+        (AUXILIARY, "AuxLogits", (299, 299)),
+    ],
+    ids=["299 x 299", "224 x 320", "auxiliary head"],
+)
 def slim(request, graphs):
-    """(TF-Slim's evaluation graph with all shapes, image size)."""
+    """(TF-Slim's evaluation graph with all shapes, list of layers, image size)."""
     import tensorflow.compat.v1 as tf
 
+    network, endpoint, image_size = request.param
     source = graphs.get()
+    if network is AUXILIARY:
+        source = graphs.get(image_size=image_size, auxiliary_head=True)
     with tf.Graph().as_default() as graph:
-        images = tf.placeholder(tf.float32, [1, *request.param, 3])
-        evaluated = source.subgraph([NETWORK.endpoints["Predictions"]])
-        tf.import_graph_def(evaluated, {NETWORK.input: images}, name="")
-    return graph, request.param
+        images = tf.placeholder(tf.float32, [1, *image_size, 3])
+        evaluated = source.subgraph([network.endpoints[endpoint]])
+        tf.import_graph_def(evaluated, {network.input: images}, name="")
+    return graph, network, image_size
 
 
 @pytest.mark.slow
 def test_every_layer_is_an_op_of_tf_slim(slim):
-    graph, image_size = slim
-    shapes = NETWORK.shapes(image_size)
+    graph, network, image_size = slim
+    shapes = network.shapes(image_size)
     covered: set[str] = set()
 
     def op(name, kind):
@@ -118,7 +152,7 @@ def test_every_layer_is_an_op_of_tf_slim(slim):
         before = found.inputs[index].op
         while before.type == "Identity":  # Dropout, which does nothing here.
             before = before.inputs[0].op
-        if name == NETWORK.input:  # 2x - 1 comes between.
+        if name == network.input:  # 2x - 1 comes between.
             assert before.name == "hub_input/Sub"
         else:
             assert before.name == name
@@ -133,7 +167,7 @@ def test_every_layer_is_an_op_of_tf_slim(slim):
         assert found.get_attr("padding").decode() == layer.padding
         assert tuple(size) == layer.window
 
-    for layer in NETWORK.layers:
+    for layer in network.layers:
         found = graph.get_operation_by_name(layer.name)
         assert found.outputs[0].shape.as_list() == [1, *shapes[layer.name]], layer
         match layer:
@@ -199,13 +233,13 @@ def test_every_layer_is_an_op_of_tf_slim(slim):
 def test_scales_of_residuals_are_tf_slims(slim):
     import tensorflow as tf
 
-    graph, _ = slim
+    graph, network, _ = slim
     added = {
         layer.inputs[1]: layer.name
-        for layer in NETWORK.layers
+        for layer in network.layers
         if isinstance(layer, Add)
     }
-    for layer in NETWORK.layers:
+    for layer in network.layers:
         if not isinstance(layer, Conv) or layer.name not in added:
             assert isinstance(layer, Conv) is False or layer.scale == 1
             continue

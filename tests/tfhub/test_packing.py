@@ -1,6 +1,7 @@
-"""Archives: what is in them, who can read them, and what is left when it fails."""
+"""What is packed, who can read it, and what is left when it fails."""
 
 import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -9,9 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_graph_model
 from file_server import served
 from published_directories import PUBLISHED, content, make, write_manifest
+from small_networks import BLOCK
 
+from checkpoints import files
+from exporters import manifest
+from exporters.errors import ArtifactError
+from exporters.network import layers
 from exporters.tfhub import cache
 from exporters.tfhub.artifacts import InstallError
 from exporters.tfhub.packing import pack
@@ -55,6 +62,114 @@ def test_handle_of_one_s_own(tmp_path, ending):
     (packed,) = pack([make(tmp_path)], tmp_path / "served", handle=own)
     assert packed.handle == own
     assert packed.path == tmp_path / "served/models/flowers/1.tar.gz"
+
+
+# TF.js
+
+
+@pytest.fixture
+def graph_models(tmp_path, monkeypatch):
+    """A directory with models of TF.js, two of which had handles, and a SavedModel."""
+    monkeypatch.setattr(layers, "inception_resnet_v2", lambda classes: BLOCK)
+    directory = tmp_path / "models"
+    make(directory)
+    for name, is_stand_in in (
+        ("tfjs-v1", False),
+        ("tfjs-v3", True),
+        ("tfjs-v3-uint8", False),
+    ):
+        path = small_graph_model.write(
+            directory / name, name, is_stand_in=is_stand_in, num_classes=1001
+        )
+        add_manifest(path)
+    return directory
+
+
+def add_manifest(path):
+    described = {"files": files.digests(path), "handle": "some"}
+    manifest.path_of(path).write_text(json.dumps(described))
+
+
+def test_tfjs_by_path_of_the_handle(graph_models, tmp_path):
+    output = tmp_path / "served"
+    packed = pack([graph_models], output)
+    url = "google/tfjs-model/imagenet/inception_resnet_v2/classification"
+    found = {
+        item.handle.removeprefix("https://tfhub.dev/"): item.path.relative_to(output)
+        for item in packed
+        if "tfjs" in item.handle
+    }
+    assert found == {
+        f"{url}/1/default/1": Path(f"{url}/1/default/1"),
+        f"{url}/3/default/1": Path(f"{url}/3/default/1-stand-in"),
+    }
+    for item, name in zip(packed[1:], ("tfjs-v1", "tfjs-v3")):
+        assert content(item.path) == content(graph_models / name)
+        assert item.bytes == sum(len(value) for value in content(item.path).values())
+        assert item.warning is None
+
+
+def test_tfjs_under_a_handle_of_one_s_own(graph_models, tmp_path):
+    """Of any format: there is none that only the published ones could have."""
+    own = "https://example.org/models/flowers/1"
+    for name in ("tfjs-v1", "tfjs-v3-uint8"):
+        (packed,) = pack([graph_models / name], tmp_path / name, handle=own)
+        assert packed.path == tmp_path / name / "models/flowers/1"
+        assert (packed.path / "model.json").is_file()
+
+
+def test_tfjs_of_own_classes_has_no_published_handle(graph_models, tmp_path):
+    path = small_graph_model.write(tmp_path / "own", is_stand_in=False, num_classes=6)
+    with pytest.raises(InstallError, match="classes of its own"):
+        pack([path], tmp_path / "served")
+
+
+def test_tfjs_without_a_manifest_comes_with_a_warning(graph_models, tmp_path):
+    manifest.path_of(graph_models / "tfjs-v1").unlink()
+    (packed,) = pack([graph_models / "tfjs-v1"], tmp_path / "served")
+    assert "no manifest" in packed.warning
+
+
+def test_tfjs_that_was_changed(graph_models, tmp_path):
+    path = graph_models / "tfjs-v1"
+    shard = path / "group1-shard1of1.bin"
+    shard.write_bytes(bytes(len(shard.read_bytes())))
+    with pytest.raises(
+        ArtifactError, match=r"not as its manifest says.*shard1of1\.bin"
+    ):
+        pack([path], tmp_path / "served")
+    manifest.path_of(path).unlink()
+    (path / "model.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"model\.json has the format"):
+        pack([path], tmp_path / "served")
+    assert not (tmp_path / "served").exists()
+
+
+def test_tfjs_does_not_overwrite(graph_models, tmp_path):
+    (packed,) = pack([graph_models / "tfjs-v1"], tmp_path / "served")
+    (packed.path / "mine").write_text("mine")
+    with pytest.raises(InstallError, match="exists already"):
+        pack([graph_models / "tfjs-v1"], tmp_path / "served")
+    assert (packed.path / "mine").exists()
+    pack([graph_models / "tfjs-v1"], tmp_path / "served", force=True)
+    assert content(packed.path) == content(graph_models / "tfjs-v1")
+
+
+def test_tfjs_is_not_installed(graph_models, tmp_path):
+    """It has no place in the library's cache, nor in kagglehub's."""
+    installed = cache.install([graph_models], tmp_path / "cache")
+    assert [item.handle for item in installed] == [f"{PUBLISHED}/feature_vector/3"]
+    with pytest.raises(ArtifactError, match="exported as v1, v3, v4 or v5"):
+        cache.install([graph_models / "tfjs-v1"], tmp_path / "cache")
+
+
+def test_what_can_be_packed_is_named(tmp_path):
+    (tmp_path / "file.onnx").write_bytes(b"\x08\x08\x12\x04irv2\x3a\x02\x0a\x00")
+    with pytest.raises(ArtifactError, match="v4, v5, tfjs-v1 or tfjs-v3"):
+        pack([tmp_path / "file.onnx"], tmp_path / "served")
+
+
+# What is in an archive
 
 
 def test_packed_content_and_its_order(artifact, tmp_path):
@@ -167,7 +282,7 @@ def test_missing_manifest_is_said(tmp_path, monkeypatch):
     (item,) = cache.find([make(tmp_path)]).values()
     warned = type(item)(**(vars(item) | {"warning": "no manifest"}))
     monkeypatch.setattr(
-        "exporters.tfhub.packing.find", lambda *_: {warned.urls[0]: warned}
+        "exporters.tfhub.packing.find", lambda *_, **__: {warned.urls[0]: warned}
     )
     (packed,) = pack([tmp_path], tmp_path / "served")
     assert packed.warning == "no manifest"

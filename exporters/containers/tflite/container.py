@@ -1,5 +1,7 @@
 """TFLite files, in float32, with float16 or int8 weights, or quantized throughout.
 
+And the one that was published, which holds another classifier (`versions`).
+
 Each is written from the list of layers straight into a flatbuffer. TensorFlow's
 converter makes the same operators of this network, and takes far more time and memory
 (`make bench`).
@@ -7,6 +9,7 @@ converter makes the same operators of this network, and takes far more time and 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -16,10 +19,14 @@ from ai_edge_litert.interpreter import Interpreter
 from exporters.artifact import OpenedArtifact, Output, first_line
 from exporters.build import Build
 from exporters.containers.tflite import reader, support_metadata, writer
+from exporters.containers.tflite.versions import FORMAT, AuxiliaryClassifier
 from exporters.containers.tflite.writer import INPUT
 from exporters.errors import ArtifactError, ExportError
+from exporters.network import folding, layers
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
+from exporters.network.layers import Conv, Network
 from exporters.network.quantization import Precision, Quantization
-from exporters.network.tasks import TASKS, Task
+from exporters.network.tasks import AUXILIARY_CLASSIFICATION, TASKS, Task
 from exporters.record import Record
 
 _OUTPUT_DESCRIPTION = {
@@ -27,30 +34,50 @@ _OUTPUT_DESCRIPTION = {
     "logits": "Logits of {} classes{}.",
     "probabilities": "Probabilities of {} classes{}.",
 }
+_PUBLISHED_INPUT = "input"
+"""Name of the input's tensor in the published file."""
 
 
 def write(
-    build: Build, precision: Precision, task: Task, record: Record, path: Path
+    build: Build,
+    variant: Precision | AuxiliaryClassifier,
+    task: Task,
+    record: Record,
+    path: Path,
 ) -> None:
-    """Writes a TFLite file.
-
-    Its input is "images", [batch, height, width, 3], float32 in [0, 1]; a batch of one
-    unless the consumer resizes it. Its output is "feature_vector" [batch, 1536],
-    "logits" [batch, classes], or with `options.softmax` "probabilities". Where all is
-    quantized, both are integers if `options.integer_type` says so. With
-    `options.signed_input`, images are in [-1, 1], as the published
-    tensorflow/inception_resnet_v2/1 had them.
+    """Writes a TFLite file, of the network or of its auxiliary classifier.
 
     Args:
       build: checkpoint, options, and images to calibrate with.
-      precision: in what numbers.
+      variant: in what numbers, or the published file.
       task: what for.
       record: what the file says about itself.
       path: the file to write.
 
     Raises:
-      ExportError: no image size, no calibration images, or a weight too large for
-        float16.
+      ExportError: no image size, no calibration images, no auxiliary head, or a weight
+        too large for float16.
+    """
+    if isinstance(variant, AuxiliaryClassifier):
+        content = _auxiliary(build, variant, record)
+    else:
+        content = _network(build, variant, task, record)
+    path.write_bytes(content)
+    if task.needs_classifier and build.labels:
+        support_metadata.append_labels(path, build.labels)
+    reader.seal(path)
+
+
+def _network(
+    build: Build, precision: Precision, task: Task, record: Record
+) -> memoryview:
+    """Returns the file of the network itself, without names of classes.
+
+    Its input is "images", [batch, height, width, 3], float32 in [0, 1]; a batch of one
+    unless the consumer resizes it. Its output is "feature_vector" [batch, 1536],
+    "logits" [batch, classes], or with `options.softmax` "probabilities". Where all is
+    quantized, both are integers if `options.integer_type` says so. With
+    `options.signed_input`, images are in [-1, 1], as the published file has them.
     """
     options = build.options
     size, input_range = options.image_size, options.input_range
@@ -59,47 +86,100 @@ def write(
     output, endpoint = task.output, task.endpoint
     if task.needs_classifier and options.softmax:
         output, endpoint = "probabilities", "Predictions"
-    num_classes = build.checkpoint.num_classes
-    labels = build.labels if task.needs_classifier else None
     is_quantized = precision.activations == "int8"
     outer_type = options.integer_type if is_quantized else "float32"
     description = _description(record)
-    metadata = {
-        support_metadata.METADATA: support_metadata.build(
-            description=description,
-            image_size=size,
-            normalization=(127.5, 127.5) if options.signed_input else (0.0, 255.0),
-            input_range=_outer_range(outer_type, input_range),
-            output_name=output,
-            output_description=_OUTPUT_DESCRIPTION[output].format(
-                num_classes, "; the first is background" if num_classes == 1001 else ""
-            ),
-            output_range=(
-                _outer_range(outer_type, (0.0, 1.0))
-                if output == "probabilities"
-                else None
-            ),
-            has_labels=bool(labels),
+    support = support_metadata.build(
+        description=description,
+        image_size=size,
+        normalization=(127.5, 127.5) if options.signed_input else (0.0, 255.0),
+        input_range=_outer_range(outer_type, input_range),
+        output_name=output,
+        output_description=_output_description(output, build),
+        output_range=(
+            _outer_range(outer_type, (0.0, 1.0)) if output == "probabilities" else None
         ),
+        has_labels=bool(task.needs_classifier and build.labels),
+    )
+    return writer.write(
+        build.network.up_to([endpoint]),
+        build.weights(input_range),
+        size,
+        precision,
+        {output: build.network.endpoints[endpoint]},
+        description=description,
+        metadata=_metadata(support, record),
+        quantized=build.quantized(precision, input_range) if is_quantized else None,
+        outer_type=outer_type,
+    )
+
+
+def _auxiliary(
+    build: Build, variant: AuxiliaryClassifier, record: Record
+) -> memoryview:
+    """Returns the published file, without names of classes.
+
+    Its tensors are `input`, [1, 299, 299, 3], float32 in [-1, 1], and
+    `InceptionResnetV2/AuxLogits/Logits/BiasAdd`, [1, classes]. In its metadata they are
+    called "image" and "probability", although they are logits: these are the names that
+    the Task Library's own tools give.
+    """
+    checkpoint = build.checkpoint
+    if not checkpoint.has_auxiliary_head:
+        raise ExportError(
+            f"{checkpoint.path} has no auxiliary head that fits, which the published "
+            "TFLite file is made of. Our own TFLite formats need none."
+        )
+    size, input_range = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE), (-1.0, 1.0)
+    whole = layers.inception_resnet_v2(checkpoint.num_classes, auxiliary_head=True)
+    endpoint = AUXILIARY_CLASSIFICATION.endpoint
+    network = _with_input(whole.up_to([endpoint]), _PUBLISHED_INPUT)
+    description = _description(record)
+    support = support_metadata.build(
+        description=description,
+        image_size=size,
+        normalization=(127.5, 127.5),
+        input_range=input_range,
+        input_name="image",
+        output_name="probability",
+        output_description=_output_description("logits", build),
+        output_range=None,
+        has_labels=bool(build.labels),
+    )
+    return writer.write(
+        network,
+        folding.fold(network, checkpoint, input_range),
+        size,
+        variant.precision,
+        {"logits": network.endpoints[endpoint]},
+        description=description,
+        metadata=_metadata(support, record),
+    )
+
+
+def _with_input(network: Network, name: str) -> Network:
+    """Returns a network whose images have another name."""
+    renamed = tuple(
+        dataclasses.replace(layer, input=name)
+        if isinstance(layer, Conv) and layer.input == network.input
+        else layer
+        for layer in network.layers
+    )
+    return Network(name, renamed, network.endpoints)
+
+
+def _metadata(support: bytes, record: Record) -> dict[str, bytes]:
+    return {
+        support_metadata.METADATA: support,
         reader.RECORD: record.to_text().encode(),
         reader.SEAL: reader.UNSEALED,
     }
-    path.write_bytes(
-        writer.write(
-            build.network.up_to([endpoint]),
-            build.weights(input_range),
-            size,
-            precision,
-            {output: build.network.endpoints[endpoint]},
-            description=description,
-            metadata=metadata,
-            quantized=build.quantized(precision, input_range) if is_quantized else None,
-            outer_type=outer_type,
-        )
-    )
-    if labels:
-        support_metadata.append_labels(path, labels)
-    reader.seal(path)
+
+
+def _output_description(output: str, build: Build) -> str:
+    num_classes = build.checkpoint.num_classes
+    first = "; the first is background" if num_classes == layers.NUM_CLASSES else ""
+    return _OUTPUT_DESCRIPTION[output].format(num_classes, first)
 
 
 def _outer_range(
@@ -128,7 +208,10 @@ def open(path: Path) -> OpenedArtifact:
             f"TFLite's interpreter cannot read {path}: {first_line(error)}"
         ) from error
     task = TASKS[record.task]
-    is_signed = bool(record.options.get("signed_input"))
+    is_auxiliary = record.format == FORMAT
+    if is_auxiliary:
+        task = AUXILIARY_CLASSIFICATION
+    is_signed = is_auxiliary or bool(record.options.get("signed_input"))
     # A file of irv2 0.1 does not say whether it gives probabilities.
     has_softmax = record.options.get(
         "softmax", "probabilities" in runner.get_output_details()
@@ -152,7 +235,7 @@ def open(path: Path) -> OpenedArtifact:
         task=task,
         record=record,
         image_size=(int(height), int(width)),
-        outputs={output: Output(output, step=step)},
+        outputs={output: Output(task.endpoint if is_auxiliary else output, step=step)},
         run=run,
         weights=file.weights,
         activations=file.activations,

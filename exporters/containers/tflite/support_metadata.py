@@ -68,6 +68,7 @@ def build(
     image_size: tuple[int, int],
     normalization: tuple[float, float],
     input_range: tuple[float, float],
+    input_name: str = "images",
     output_name: str,
     output_description: str,
     output_range: tuple[float, float] | None,
@@ -81,6 +82,7 @@ def build(
       normalization: (mean, standard deviation) that bring pixels in [0, 255] to what
         the network wants: (pixel - mean) / deviation.
       input_range: smallest and largest value of the input.
+      input_name: of the one input.
       output_name: of the one output.
       output_description: of it, for people.
       output_range: smallest and largest value of the output, if it is bounded.
@@ -100,7 +102,7 @@ def build(
     unit = builder.table({1: options}, bytes_={0: _NORMALIZATION_OPTIONS})
     input_tensor = builder.table(
         {
-            0: string("images"),
+            0: string(input_name),
             1: string(
                 f"RGB images, {height} x {width} pixels. Values in "
                 f"[{input_range[0]:g}, {input_range[1]:g}]."

@@ -20,7 +20,7 @@ from exporters.errors import ExportError
 from exporters.formats import FORMATS, open_artifact
 from exporters.network.tasks import TASKS
 
-WRITTEN = [name for name in FORMATS if name.startswith("tflite-")]
+WRITTEN = [row.name for row in small_build.WRITTEN if row.name.startswith("tflite-")]
 CHECKPOINT = small_build.checkpoint()
 
 

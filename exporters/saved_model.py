@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,11 @@ from exporters.provenance import read_record, write_record
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from tensorflow.core.framework.function_pb2 import FunctionDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    from tensorflow.core.protobuf.saved_object_graph_pb2 import SavedObjectGraph
 
 _SAVED = "saved_model"
 """Directory in a temporary one, which only its owner may read."""
@@ -93,9 +97,9 @@ def _rewritten(directory: Path) -> Iterator[SavedModel]:
     file.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-def _remove_signature(directory: Path) -> None:
-    """Takes the signature out of a SavedModel's graph and out of its object graph."""
-    with _rewritten(directory) as saved_model:
+def _remove_signature(path: Path) -> None:
+    """Takes the signature out of a SavedModel, and the functions it alone calls."""
+    with _rewritten(path) as saved_model:
         for meta_graph in saved_model.meta_graphs:
             signature = meta_graph.signature_def.pop("serving_default")
             names = [
@@ -103,13 +107,48 @@ def _remove_signature(directory: Path) -> None:
                 for tensors in (signature.inputs, signature.outputs)
                 for tensor in tensors.values()
             ]
-            nodes = meta_graph.graph_def.node
-            kept = [node for node in nodes if node.name not in names]
-            del nodes[:]
-            nodes.extend(kept)
-            for node in meta_graph.object_graph_def.nodes:
-                if node.user_object.identifier == "signature_map":
-                    node.ClearField("children")
+            graph = meta_graph.graph_def
+            kept = [node for node in graph.node if node.name not in names]
+            del graph.node[:]
+            graph.node.extend(kept)
+            _remove_signature_function(meta_graph.object_graph_def)
+            functions = _called_functions(meta_graph)
+            del graph.library.function[:]
+            graph.library.function.extend(functions)
+
+
+def _remove_signature_function(objects: SavedObjectGraph) -> None:
+    """Takes an object out of an object graph; the others are numbered anew."""
+    for node in objects.nodes:
+        if node.user_object.identifier == "signature_map":
+            (signature,) = (child.node_id for child in node.children)
+            node.ClearField("children")
+    function = objects.nodes[signature].bare_concrete_function
+    del objects.concrete_functions[function.concrete_function_name]
+    del objects.nodes[signature]
+    for node in objects.nodes:
+        for reference in (*node.children, *node.dependencies):
+            reference.node_id -= reference.node_id > signature
+
+
+def _called_functions(meta_graph: MetaGraphDef) -> list[FunctionDef]:
+    """Returns the functions that the object graph has or that the graph's nodes call."""
+    library = meta_graph.graph_def.library.function
+    by_name = {function.signature.name: function for function in library}
+    called = set()
+    waiting = [*meta_graph.object_graph_def.concrete_functions]
+    waiting += _calls(meta_graph.graph_def.node)
+    while waiting:
+        name = waiting.pop()
+        if name not in called:
+            called.add(name)
+            waiting += _calls(by_name[name].node_def)
+    return [function for function in library if function.signature.name in called]
+
+
+def _calls(nodes: Iterable[NodeDef]) -> list[str]:
+    attributes = [value for node in nodes for value in node.attr.values()]
+    return [value.func.name for value in attributes if value.HasField("func")]
 
 
 def open(path: Path) -> OpenedArtifact:

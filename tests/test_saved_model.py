@@ -178,11 +178,14 @@ def test_serving_signature_by_op_name(exported, tf, task, reference):
     assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
-def test_v4_has_no_signature_of_its_own(exported, tf):
-    path = directory(exported, FEATURE_VECTOR, "v4")
+@pytest.mark.parametrize("task", TASKS)
+def test_v4_has_no_signature_of_its_own(exported, tf, task):
+    path = directory(exported, task, "v4")
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], path)
     assert set(loaded.signature_def) == {"__saved_model_init_op"}
+    names = [function.signature.name for function in loaded.graph_def.library.function]
+    assert not [name for name in names if "serving" in name]
 
 
 def test_fine_tuning_through_keras_layer(exported, tf, hub):

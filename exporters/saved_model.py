@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters import network, older_tensorflow, reproducible
+from exporters import network, older_tensorflow, reproducible, saver_ops
 from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
 from exporters.graphs import (
     CLASSIFICATION,
@@ -76,11 +76,13 @@ def _save_with_signature(
         model,
         str(saved),
         signatures={"serving_default": serving_default},
+        options=tf.saved_model.SaveOptions(experimental_skip_saver=True),
     )
     # It has a random number, and the published artifacts do not have it.
     (saved / "fingerprint.pb").unlink()
     with _rewritten(saved) as saved_model:
         for meta_graph in saved_model.meta_graphs:
+            saver_ops.add(meta_graph)
             older_tensorflow.make_readable(meta_graph)
             reproducible.make_reproducible(meta_graph)
     return directory

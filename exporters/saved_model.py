@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from exporters import network, older_tensorflow, reproducible, saver_ops
+from exporters import (
+    network,
+    older_tensorflow,
+    reproducible,
+    saver_ops,
+    tensorflow_internals,
+)
 from exporters.artifact import ArtifactError, ExportInputs, OpenedArtifact, first_line
 from exporters.graphs import (
     CLASSIFICATION,
@@ -79,7 +85,7 @@ def _save_with_signature(
         options=tf.saved_model.SaveOptions(experimental_skip_saver=True),
     )
     # It has a random number, and the published artifacts do not have it.
-    (saved / "fingerprint.pb").unlink()
+    (saved / "fingerprint.pb").unlink(missing_ok=True)
     with _rewritten(saved) as saved_model:
         for meta_graph in saved_model.meta_graphs:
             saver_ops.add(meta_graph)
@@ -121,16 +127,17 @@ def _remove_signature(path: Path) -> None:
 
 def _remove_signature_function(objects: SavedObjectGraph) -> None:
     """Takes an object out of an object graph; the others are numbered anew."""
-    for node in objects.nodes:
-        if node.user_object.identifier == "signature_map":
-            (signature,) = (child.node_id for child in node.children)
-            node.ClearField("children")
+    signature = tensorflow_internals.signature_node(objects)
     function = objects.nodes[signature].bare_concrete_function
     del objects.concrete_functions[function.concrete_function_name]
     del objects.nodes[signature]
     for node in objects.nodes:
-        for reference in (*node.children, *node.dependencies):
-            reference.node_id -= reference.node_id > signature
+        for references in (node.children, node.dependencies):
+            kept = [r for r in references if r.node_id != signature]
+            for reference in kept:
+                reference.node_id -= reference.node_id > signature
+            del references[:]
+            references.extend(kept)
 
 
 def _called_functions(meta_graph: MetaGraphDef) -> list[FunctionDef]:
@@ -334,9 +341,8 @@ def _prediction(
     body = _without(graph_def, replaced)
 
     def predict(inputs, batch_norm_momentum):
-        function_graph = tf.compat.v1.get_default_graph()
         input_map = {
-            f"{name}:0": function_graph.capture(variables[name].handle)
+            f"{name}:0": tensorflow_internals.capture(variables[name].handle)
             for name in handles
         }
         input_map[f"{images.name}:0"] = inputs

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exporters import tensorflow_internals
+
 if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
@@ -17,14 +19,13 @@ def add(meta_graph: MetaGraphDef) -> None:
     """Adds ops that save and restore all variables, and names them in `saver_def`.
 
     Args:
-      meta_graph: as TensorFlow saves it with `experimental_skip_saver`: its only
-        constant describes what the checkpoint holds.
+      meta_graph: as TensorFlow saves it with `experimental_skip_saver`.
     """
     import tensorflow.compat.v1 as tf
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
     nodes = {node.name: node for node in meta_graph.graph_def.node}
-    (description,) = (node for node in nodes.values() if node.op == "Const")
+    description = tensorflow_internals.checkpoint_description(meta_graph)
     objects = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         tf.make_ndarray(description.attr["value"].tensor).item()
     )

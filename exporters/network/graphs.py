@@ -183,12 +183,20 @@ def _variables_hashed_by_identity() -> Iterator[None]:
     questions take longer than the rest of the network.
     """
     import tensorflow.compat.v1 as tf
-    from tensorflow.python.framework import ops
 
-    was_enabled = ops.Tensor._USE_EQUALITY
+    with tf.Graph().as_default():
+        was_enabled = not _is_hashable(tf.constant(0))
     tf.disable_tensor_equality()
     try:
         yield
     finally:
         if was_enabled:
             tf.enable_tensor_equality()
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

@@ -179,11 +179,33 @@ def test_serving_signature_by_op_name(exported, tf, task, reference):
     assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
-def test_v4_has_no_signature_of_its_own(exported, tf):
-    path = directory(exported, FEATURE_VECTOR, "v4")
+def test_tensorflow_1_saves_and_restores(exported, tf, tmp_path):
+    """Through `saver_def`, as servers restore and as TensorFlow 1 programs save."""
+    v1 = tf.compat.v1
+    path = directory(exported, FEATURE_VECTOR, "v5")
+    with v1.Session(graph=tf.Graph()) as session:
+        meta_graph = v1.saved_model.load(session, ["serve"], path)
+        saver = v1.train.Saver(saver_def=meta_graph.saver_def)
+        average = session.graph.get_tensor_by_name(f"{MOVING_MEAN}:0")
+        read = v1.raw_ops.ReadVariableOp(resource=average, dtype=tf.float32)
+        before = session.run(read)
+        saved = saver.save(session, str(tmp_path / "saved"))
+        session.run(v1.raw_ops.AssignVariableOp(resource=average, value=before + 1))
+        saver.restore(session, saved)
+        np.testing.assert_array_equal(session.run(read), before)
+    original = dict(tf.train.list_variables(f"{path}/variables/variables"))
+    assert dict(tf.train.list_variables(saved)) == original
+    assert len(original) == 898
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_v4_has_no_signature_of_its_own(exported, tf, task):
+    path = directory(exported, task, "v4")
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], path)
     assert set(loaded.signature_def) == {"__saved_model_init_op"}
+    names = [function.signature.name for function in loaded.graph_def.library.function]
+    assert not [name for name in names if "serving" in name]
 
 
 def test_fine_tuning_through_keras_layer(exported, tf, hub):

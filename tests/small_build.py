@@ -128,8 +128,9 @@ class BlockReference:
         *,
         is_folded: bool,
         input_range: tuple[float, float] = (0.0, 1.0),
+        first_class: int = 0,
     ) -> dict[str, np.ndarray]:
-        assert is_folded
+        assert is_folded and first_class == 0
         part = BLOCK.up_to([task.endpoint])
         named = {}
         for scope, of in folding.fold(part, self.checkpoint, input_range).items():

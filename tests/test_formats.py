@@ -27,10 +27,14 @@ def test_names():
         "onnx-float32",
         "onnx-float16",
         "onnx-int8",
+        "tflite-published",
         "tflite-float32",
         "tflite-float16",
         "tflite-dynamic-int8",
         "tflite-int8",
+        "keras",
+        "keras-weights",
+        "timm",
     ]
 
 
@@ -39,9 +43,16 @@ def test_every_row_is_complete(row):
     module = importlib.import_module(row.container.module)
     assert callable(module.write)
     assert callable(module.open)
-    assert row.container.suffix == {"onnx": ".onnx", "tflite": ".tflite"}.get(
-        row.name.partition("-")[0], ""
-    )
+    suffixes = {
+        "onnx": ".onnx",
+        "tflite": ".tflite",
+        "keras": ".keras",
+        "timm": ".safetensors",
+    }
+    suffix = suffixes.get(row.name.partition("-")[0], "")
+    if row.name == "keras-weights":
+        suffix = ".weights.h5"
+    assert row.container.suffix == suffix
     assert 0 < row.tolerance.max_error < 0.5
     assert 0.9 < row.tolerance.min_cosine < 1
     calibrated = ("onnx-float16", "onnx-int8", "tflite-int8")

@@ -197,7 +197,6 @@ OTHERS = {
     "a .tar archive that is not compressed": tar_file,
     "a .zip archive": lambda path: path.write_bytes(b"PK\x03\x04" + bytes(100)),
     "compressed by another": lambda path: path.write_bytes(b"\xfd7zXZ\0" + bytes(100)),
-    "an HDF5 file, which Keras": lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"),
     "a pointer to a file": lambda path: path.write_text("version https://git-lfs.git"),
 }
 

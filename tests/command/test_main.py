@@ -176,6 +176,8 @@ def test_list():
         "google/imagenet/inception_resnet_v2/TASK/VERSION",
         "tfjs-v1, tfjs-v3:",
         "google/tfjs-model/imagenet/inception_resnet_v2/TASK/VERSION/default/1",
+        "tflite-published:",
+        "tensorflow/lite-model/inception_resnet_v2/VERSION/metadata/1",
     ]
     assert max(map(len, done.stdout.splitlines())) <= 80
 
@@ -696,7 +698,7 @@ TROUBLE = {
     ),
     "unknown format": (
         export(formats="v4,v2"),
-        ["unknown format 'v2'; there are: v1, v3, v4, v5, onnx-float32"],
+        ["unknown format 'v2'; there are: v1, v3, v4, v5, ", ", onnx-float32, "],
     ),
     "unknown task": (
         export(tasks="detection"),
@@ -776,7 +778,7 @@ TROUBLE = {
     ),
     "Keras file to inspect": (
         ["inspect", "model.h5"],
-        ["model.h5 is not a checkpoint", "What can be inspected", ".onnx"],
+        ["model.h5 is truncated or damaged"],
     ),
     "empty file to inspect": (
         ["inspect", "empty.tflite"],

@@ -164,16 +164,14 @@ def test_single_changed_weight_shows(module, tf, stand_in_checkpoint):
         shape_and_slices=[""] * len(values),
         tensors=list(values.values()),
     )
-    found, allowed = hub_module.open(module).weights()[WEIGHT]
-    assert allowed == 0
+    found = hub_module.open(module).weights()[WEIGHT].values
     assert np.count_nonzero(found != stand_in_checkpoint[WEIGHT]) == 1
 
 
 def test_module_of_another_publisher_has_no_record(module):
     shutil.rmtree(module / "assets.extra")
     opened = hub_module.open(module)
-    assert opened.checkpoint_identity is None
-    assert opened.is_stand_in is None
+    assert opened.record is None
 
 
 # What is no module of ours

@@ -176,6 +176,8 @@ def test_list():
         "google/imagenet/inception_resnet_v2/TASK/VERSION",
         "tfjs-v1, tfjs-v3:",
         "google/tfjs-model/imagenet/inception_resnet_v2/TASK/VERSION/default/1",
+        "tflite-published:",
+        "tensorflow/lite-model/inception_resnet_v2/VERSION/metadata/1",
     ]
     assert max(map(len, done.stdout.splitlines())) <= 80
 

@@ -26,12 +26,14 @@ test: $(STAMP)
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow and not consumers"
 
-# Keeps figures in build/benchmarks/. Options are those of `python -m benchmarks --help`.
+# Keeps figures in build/benchmarks/; what is to be published goes from there to a folder
+# of benchmarks/history/ that is called by its machine. Options, as in BENCH="--repeats 1",
+# are those of `python -m benchmarks --help`.
 bench: $(STAMP) $(GENERATED)
 	$(INSTALL) --editable '.[test,bench,openvino]'
 	$(BIN)/python -m benchmarks --checkpoint "$(CHECKPOINT)" $(BENCH)
 
-# The tables of README and docs, from the figures in benchmarks/history/.
+# The tables of README and docs, from the newest figures of each machine.
 tables: $(STAMP)
 	$(BIN)/python -m benchmarks.tables --write *.md docs/*.md
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -176,6 +177,8 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
+    # A request to end is cleaned up after as an interruption by Ctrl-C is.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -19,8 +19,6 @@ TF2ONNX = "tf2onnx"
 CONVERTER = "TensorFlow's converter"
 _OPSET = "17"
 """Of our ONNX files too."""
-_PARTS = ("read", "graphs", "write", "verify")
-"""Fields of `Process`, as `irv2 export` calls them too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +110,17 @@ def export(checkpoint: Path, output: Path, *options: str) -> Made:
     ended = processes.run([*command, *options])
     said = json.loads(ended.output)
     artifacts: list[dict[str, Any]] = said["artifacts"]
-    seconds = [said["seconds"], *(artifact["seconds"] for artifact in artifacts)]
+    parts = {"read": said["read_seconds"], "graphs": said["graph_seconds"]}
+    for part in ("write", "verify"):
+        taken = [a["seconds"][part] for a in artifacts if part in a["seconds"]]
+        if taken:
+            parts[part] = sum(taken)
     return Made(
         path=Path(artifacts[0]["path"]) if len(artifacts) == 1 else output,
         bytes=sum(artifact["bytes"] for artifact in artifacts),
         seconds=ended.seconds,
         memory=ended.memory,
-        parts={
-            part: sum(found.get(part, 0) for found in seconds)
-            for part in _PARTS
-            if any(part in found for found in seconds)
-        },
+        parts=parts,
         agreements=tuple(
             _agreement(artifact["parity"])
             for artifact in artifacts

@@ -95,6 +95,29 @@ class Bundle:
         except ValueError as error:
             raise damage(self._name, f"variable {name}: {error}") from error
 
+    def read_string(self, name: str) -> bytes:
+        """Reads a variable that is a single string.
+
+        Raises:
+          KeyError: there is no such variable.
+          CheckpointError: it is none, damaged or missing.
+          OSError: a file of values cannot be read.
+        """
+        if self.specs[name] != Spec("string", ()):
+            raise CheckpointError(f"{self._name}: {name} is not a single string.")
+        entry = self._entries[name.encode()]
+        try:
+            content = self._content(entry).tobytes()
+            size, start = wire.read_varint(content, 0)
+            # The length counts as a number of fixed size, and has a checksum of its own.
+            length = size.to_bytes(4 if size < 1 << 32 else 8, "little")
+            checksum, text = content[start : start + 4], content[start + 4 :]
+            if len(text) != size or crc32c(length, checksum, text) != entry.checksum:
+                raise ValueError("its length or its checksum is wrong")
+        except ValueError as error:
+            raise damage(self._name, f"variable {name}: {error}") from error
+        return text
+
     def _take_header(self, message: memoryview) -> None:
         """Takes over a BundleHeaderProto."""
         for field in wire.fields(message):
@@ -125,7 +148,16 @@ class Bundle:
         dtype = np.dtype(entry.spec.dtype)
         if entry.size != size * dtype.itemsize:
             raise ValueError(f"it has {entry.size} bytes for {size} values")
-        suffix = f".data-{entry.shard:05}-of-{self._shards:05}"
+        content = self._content(entry)
+        if crc32c(content) != entry.checksum:
+            name = f"{self._name}{self._suffix(entry)}"
+            raise ValueError(f"its checksum in {name} is wrong")
+        stored = dtype.newbyteorder(">" if self._is_big_endian else "<")
+        return content.view(stored).astype(dtype, copy=False)
+
+    def _content(self, entry: _Entry) -> np.ndarray:
+        """Reads an entry's bytes."""
+        suffix = self._suffix(entry)
         name = f"{self._name}{suffix}"
         try:
             file = open_regular(self._prefix.with_name(self._prefix.name + suffix))
@@ -141,13 +173,14 @@ class Bundle:
                     f"it has {length:,} bytes, and by the checkpoint's index values of "
                     f"{self._claimed[entry.shard]:,} bytes",
                 )
-            stored = dtype.newbyteorder(">" if self._is_big_endian else "<")
-            values = np.empty(size, stored)
+            content = np.empty(entry.size, np.uint8)
             file.seek(entry.offset)
-            file.readinto(values.data)
-        if crc32c(values.view(np.uint8)) != entry.checksum:
-            raise ValueError(f"its checksum in {name} is wrong")
-        return values.astype(dtype, copy=False)
+            file.readinto(content.data)
+        return content
+
+    def _suffix(self, entry: _Entry) -> str:
+        """What the name of the data file that has an entry's bytes ends with."""
+        return f".data-{entry.shard:05}-of-{self._shards:05}"
 
 
 def _parse_entry(message: memoryview) -> _Entry:

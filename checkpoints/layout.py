@@ -14,7 +14,8 @@
 6. Anything outside is not the network's, and not used: the step, learning rates, losses.
 
 The identity of a checkpoint is over the variables that these rules leave, under the names
-of the definition: the network as it is used, whatever it is stored in, and beside what.
+of the definition, and without the auxiliary head: the network as it is used, whatever it
+is stored in, and beside what.
 """
 
 from __future__ import annotations
@@ -100,6 +101,19 @@ def num_classes(variables: Variables) -> int | None:
 def has_auxiliary_head(variables: Variables) -> bool:
     """Returns whether a network has the auxiliary head."""
     return _classes(variables, _AUXILIARY_HEAD) is not None
+
+
+def without(
+    variables: Mapping[str, np.ndarray], *, classifier: bool = False
+) -> dict[str, np.ndarray]:
+    """Returns a network's variables without the auxiliary head's.
+
+    Args:
+      variables: name in the definition -> array.
+      classifier: leave the classifier's out as well, so that features remain.
+    """
+    left_out = (_AUXILIARY_HEAD, _CLASSIFIER) if classifier else _AUXILIARY_HEAD
+    return {n: value for n, value in variables.items() if not n.startswith(left_out)}
 
 
 def recognize(

@@ -7,6 +7,14 @@ TensorFlow leaves directories like this one, and people name any part of them:
     model.ckpt-2000.data-00000-of-00001   V2: values, in one or more files
     model.ckpt-2000.index                 V2: where they are
     model.ckpt-2000.meta                  the graph that they were saved from
+
+A SavedModel, TF Hub's modules among them, is a directory with a V2 checkpoint inside:
+
+    saved_model.pb
+    variables/variables.index
+    variables/variables.data-00000-of-00001
+
+Libraries other than TensorFlow keep all in one file.
 """
 
 from __future__ import annotations
@@ -18,17 +26,19 @@ from pathlib import Path
 
 import numpy as np
 
-from checkpoints import table, wire
+from checkpoints import hdf5, keras_weights, safetensors, table, wire
 from checkpoints.archive import extract_checkpoint
 from checkpoints.errors import CheckpointError
 from checkpoints.regular_file import open_regular
 
 _EXPECTED = (
     "Expected a V1 checkpoint file, the prefix of a V2 checkpoint or any of its files, a "
-    "directory with a checkpoint, or a .tar.gz of one."
+    "directory with a checkpoint, a SavedModel, a .tar.gz of one of these, or weights of "
+    "Keras's or timm's network as .keras, .h5 or .safetensors."
 )
 _BEGINNING_BYTES = 4096
 _V2_DATA_FILE = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
+SAVED_MODEL = "saved_model.pb"
 _STATE_FILE = "checkpoint"
 _STATE = re.compile(rb'\s*model_checkpoint_path:\s*"((?:[^"\\\n]|\\.)+)"')
 _OTHER_KINDS = (
@@ -37,9 +47,8 @@ _OTHER_KINDS = (
         "a web page: download the file anew",
     ),
     (rb".{257}ustar", "a .tar archive that is not compressed: unpack it, or gzip it"),
-    (rb"PK\x03\x04", "a .zip archive: unpack it"),
+    (rb"PK\x03\x04", "a .zip archive that no Keras saved: unpack it"),
     (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd", "compressed by another program than gzip"),
-    (rb"\x89HDF\r\n", "an HDF5 file, which Keras writes"),
     (rb"version https://git-lfs", "a pointer to a file: get that with git lfs pull"),
 )
 """How files begin that people take for checkpoints, and what they are."""
@@ -50,8 +59,8 @@ class Location:
     """Where a checkpoint is.
 
     Attributes:
-      form: "V1" or "V2".
-      path: the V1 file, or the prefix of the V2 files' names.
+      form: "V1", "V2", "SavedModel", "Keras", "HDF5" or "safetensors".
+      path: the file, or the prefix of the V2 files' names.
       name: what to call `path` in errors.
       archive: what it was unpacked from, if it was.
       note: what a user should know of how it was found: a sentence, or nothing.
@@ -68,9 +77,7 @@ def find(path: Path, scratch: Path) -> Location:
     """Finds out which checkpoint a path means.
 
     Args:
-      path: a V1 file; the prefix of a V2 checkpoint or any of its files; a directory
-        that holds one, or several of which its file `checkpoint` names the latest; that
-        file; or a .tar.gz of a checkpoint. Content decides, not the name.
+      path: as `checkpoints.reader.open_checkpoint` takes it.
       scratch: an empty directory, to unpack an archive in.
 
     Raises:
@@ -83,8 +90,8 @@ def find(path: Path, scratch: Path) -> Location:
     kind, beginning = _look_at(path) if path.exists() else (None, b"")
     if kind == "archive":
         return find_among(extract_checkpoint(path, scratch), path, is_archive=True)
-    if kind == "V1":
-        return _location("V1", path)
+    if kind in ("V1", *_OF_OTHERS):
+        return _location(kind, path)
     if kind == "index":
         if path.suffix == ".index":
             return _location("V2", path.with_suffix(""))
@@ -142,11 +149,23 @@ def find_among(
     return _location(form, path)
 
 
+_OF_OTHERS = ("Keras", "HDF5", "safetensors")
+"""Files of other libraries."""
+
+
 def _location(form: str, path: Path, note: str = "") -> Location:
     return Location(form, path, str(path), note=note)
 
 
 def _find_in_directory(directory: Path) -> Location:
+    if (directory / SAVED_MODEL).is_file():
+        prefix = directory / "variables" / "variables"
+        if _index_of(prefix).exists():
+            return _location("SavedModel", prefix)
+        raise CheckpointError(
+            f"{directory} is a SavedModel without variables: {_index_of(prefix)} is "
+            "missing. It is incomplete, or what it computes with is part of its graph."
+        )
     files = sorted(file for file in directory.iterdir() if file.is_file())
     state, latest, hint = directory / _STATE_FILE, "", ""
     if state in files:
@@ -240,7 +259,7 @@ def _index_of(prefix: Path) -> Path:
 def _look_at(path: Path) -> tuple[str | None, bytes]:
     """What a file is by its content, and its beginning.
 
-    It is "archive", "V1", "index" or None: a V1 file and an index of V2 are both tables
+    It is "archive", "V1", "index", one of `_OF_OTHERS` or None. A V1 file and an index of V2 are both tables
     whose first key is empty. Its value is, in V2, a BundleHeaderProto, which starts with
     the number field `num_shards` (0x08); in V1, a SavedTensorSlices, which starts with
     the message field `meta` (0x0a).
@@ -252,6 +271,12 @@ def _look_at(path: Path) -> tuple[str | None, bytes]:
         is_table = file.read() == table.MAGIC
     if beginning.startswith(b"\x1f\x8b"):
         return "archive", beginning
+    if beginning.startswith(hdf5.MAGIC):
+        return "HDF5", beginning
+    if keras_weights.is_model(path, beginning):
+        return "Keras", beginning
+    if safetensors.is_one(beginning, size):
+        return "safetensors", beginning
     if not is_table:
         return None, beginning
     try:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from checkpoints import layout, location, published
+from checkpoints import keras_weights, layout, location, object_graph, published
 from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError as CheckpointError
+from checkpoints.hdf5 import Hdf5
+from checkpoints.keras_weights import KerasWeights
 from checkpoints.regular_file import open_regular
+from checkpoints.safetensors import SafeTensors
 from checkpoints.saved_slices import SavedSlices
 from checkpoints.scratch import temporary
 from checkpoints.tensors import Spec
+from checkpoints.timm_weights import TimmWeights
 
+_WITHOUT_BACKGROUND = 1000
 _ZERO_MEAN = 1e-5
 """Largest |mean| of a stand-in's kernel column, relative to the kernel's deviation."""
 
@@ -41,10 +48,12 @@ class Checkpoint(Mapping[str, np.ndarray]):
 
     Attributes:
       path: what was opened.
-      container: "V1", "V2", or the same followed by " in .tar.gz".
+      container: "V1", "V2", the same followed by " in .tar.gz", "SavedModel", "Keras",
+        "HDF5" or "safetensors".
       provenance: where the numbers come from.
-      identity: SHA-256 in hexadecimal over the sorted variables: name, dtype, shape and
-        values. The same network has the same identity, whatever it is stored in.
+      identity: SHA-256 in hexadecimal over the sorted variables, but for those of the
+        auxiliary head: name, dtype, shape and values. The same network has the same
+        identity, whatever it is stored in.
       num_classes: of the classifier, None if there is none.
       has_auxiliary_head: whether there is one that fits.
       step: of the training, where the checkpoint says it.
@@ -77,7 +86,7 @@ class Checkpoint(Mapping[str, np.ndarray]):
             value.flags.writeable = False
         self.path = path
         self.container = container
-        self.identity = _identity(self._variables)
+        self.identity = _identity(layout.without(self._variables))
         if published:
             self.provenance = Provenance.PUBLISHED
         elif _has_stand_in_kernels(self._variables):
@@ -96,6 +105,16 @@ class Checkpoint(Mapping[str, np.ndarray]):
     @property
     def is_stand_in(self) -> bool:
         return self.provenance is Provenance.STAND_IN
+
+    @functools.cached_property
+    def identity_of_features(self) -> str:
+        """The identity that it has without its classifier."""
+        return _identity(layout.without(self._variables, classifier=True))
+
+    @functools.cached_property
+    def identity_with_auxiliary_head(self) -> str:
+        """The identity by the rule of irv2 0.1."""
+        return _identity(self._variables)
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self._variables[name]
@@ -118,7 +137,9 @@ def open_checkpoint(
     Args:
       path: a V1 file; the prefix of a V2 checkpoint or any of its files; a directory
         that holds one, or several of which its file `checkpoint` names the latest; that
-        file; or a .tar.gz of a checkpoint. Content decides, not the name.
+        file; a SavedModel, such as TF Hub's modules; a .tar.gz of one of these; or
+        weights of the network in Keras or timm: a .keras, .h5 or .safetensors file.
+        Content decides, not the name.
       moving_averages: "use" puts moving averages in the places of their variables,
         "ignore" does not. None refuses checkpoints that have some.
       check_layout: False opens checkpoints of other networks too, with all variables
@@ -140,12 +161,7 @@ def open_checkpoint(
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(temporary())
         place = location.find(path, Path(scratch))
-        stored: SavedSlices | Bundle
-        if place.form == "V1":
-            file = stack.enter_context(open_regular(place.path))
-            stored = SavedSlices(file, place.name)
-        else:
-            stored = Bundle(place.path, place.name)
+        stored = _open(place, stack)
         found = _recognize(stored.specs, str(path), moving_averages, check_layout)
         names = sorted(found.stored_names.items(), key=lambda names: names[1])
         variables = {name: stored.read(stored_name) for name, stored_name in names}
@@ -153,6 +169,8 @@ def open_checkpoint(
         is_published = _is_published(place)
     if check_layout:
         layout.check_values(variables, str(path))
+    notes = [place.note, *found.notes, *_notes_on_form(place.form, variables)]
+    notes += getattr(stored, "notes", ())
     return Checkpoint(
         variables,
         path=path,
@@ -163,8 +181,50 @@ def open_checkpoint(
         moving_averages=found.moving_averages,
         slots=found.slots,
         ignored=found.ignored,
-        notes=(place.note, *found.notes) if place.note else found.notes,
+        notes=tuple(note for note in notes if note),
     )
+
+
+class _Stored(Protocol):
+    """Variables by name; values are read when they are asked for."""
+
+    specs: dict[str, Spec]
+
+    def read(self, name: str) -> np.ndarray: ...
+
+
+def _open(place: location.Location, stack: contextlib.ExitStack) -> _Stored:
+    """Opens what is at a location, until the stack is closed."""
+    path, name = place.path, place.name
+    if place.form in ("V2", "SavedModel"):
+        bundle = Bundle(path, name)
+        if not object_graph.is_of_objects(bundle):
+            return bundle
+        places = (path.parents[1], path.parent)
+        graphs = [place / location.SAVED_MODEL for place in places]
+        graph = next((graph for graph in graphs if graph.is_file()), None)
+        return object_graph.ObjectVariables(bundle, name, graph)
+    file = stack.enter_context(open_regular(path))
+    if place.form == "safetensors":
+        return TimmWeights(SafeTensors(file, name))
+    if place.form == "Keras":
+        unpacked = stack.enter_context(keras_weights.unpacked(file, name))
+        return KerasWeights(stack.enter_context(Hdf5(unpacked, name)))
+    if place.form == "HDF5":
+        return KerasWeights(stack.enter_context(Hdf5(file, name)))
+    return SavedSlices(file, name)
+
+
+def _notes_on_form(form: str, variables: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Says what a form does not hold, and a training checkpoint does."""
+    if form in ("V1", "V2"):
+        return
+    yield "There is no auxiliary head: this form does not hold one."
+    if form != "SavedModel" and layout.num_classes(variables) == _WITHOUT_BACKGROUND:
+        yield (
+            f"If its {_WITHOUT_BACKGROUND} classes are ImageNet's, they are so without "
+            '"background", which other libraries leave out.'
+        )
 
 
 def _recognize(

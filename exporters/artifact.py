@@ -58,12 +58,14 @@ class OpenedArtifact(contextlib.AbstractContextManager):
       outputs: name -> what it should be, of all that `run` returns; the task's own
         output comes first.
       run: images, float32 [batch, height, width, 3] in [0, 1] -> output name -> array.
+        It raises `MissingLibraryError` where its library is an extra that is not there.
       weights: returns name -> weight, as the checkpoint names them; or, if `is_folded`,
         "<scope>/weights" and "<scope>/biases" for each layer.
       activations: returns layer -> the quantization of its output, for those that are
         quantized.
       input_range: values of black and white in the images that the file itself takes.
       is_folded: whether batch norm is folded into the weights.
+      first_class: of the checkpoint's classes that it has; those before are left out.
       check: returns in words what else is wrong, that outputs and weights do not show.
       close: frees what the library holds.
     """
@@ -78,6 +80,7 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     activations: Callable[[], Mapping[str, Quantization]] = dict
     input_range: tuple[float, float] = (0.0, 1.0)
     is_folded: bool = False
+    first_class: int = 0
     check: Callable[[], list[str]] = list
     close: Callable[[], None] = _nothing
 

@@ -11,3 +11,7 @@ class ArtifactError(Exception):
 
 class UnknownFormatError(Exception):
     """A format or task name that is not in the table."""
+
+
+class MissingLibraryError(Exception):
+    """A library that an artifact would be run with, and that cannot be imported."""

@@ -1,4 +1,4 @@
-"""Names of classes, in the order of the logits."""
+"""Names of classes, in the order of the logits, and which of them others have."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from exporters.errors import ExportError
 from exporters.network.layers import NUM_CLASSES
 
 _MOST_BYTES = 16 << 20
+
+
+def first_without_background(num_classes: int | None) -> int:
+    """Returns the first class that other libraries have: of 1001, all but "background".
+
+    Own classes, however many, are all there.
+    """
+    return 1 if num_classes == NUM_CLASSES else 0
 
 
 @functools.cache

@@ -16,6 +16,7 @@ import numpy as np
 
 from exporters import images, weight_parity
 from exporters.artifact import OpenedArtifact, Output
+from exporters.errors import MissingLibraryError
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.network.quantization import Precision
 from exporters.reference import Reference
@@ -60,17 +61,18 @@ class ToleranceWithExceptions(Tolerance):
 
     Attributes:
       outputs: TF-Slim's name of an endpoint -> its own tolerance.
-      of_small: the same, for images smaller than 299 x 299.
+      of_small: for images smaller than 299 x 299; None if they are no exception.
     """
 
     outputs: Mapping[str, Tolerance]
-    of_small: Mapping[str, Tolerance]
+    of_small: Tolerance | None = None
 
     def of(self, output: Output, image_size: tuple[int, int] | None) -> Tolerance:
         """Returns the tolerance of an output, for images of a size."""
+        is_small = image_size and math.prod(image_size) < DEFAULT_IMAGE_SIZE**2
+        if is_small and self.of_small:
+            return self.of_small.of(output, image_size)
         own = self.outputs.get(_endpoint(output))
-        if image_size and math.prod(image_size) < DEFAULT_IMAGE_SIZE**2:
-            own = self.of_small.get(_endpoint(output), own)
         return own.of(output, image_size) if own else super().of(output, image_size)
 
 
@@ -128,6 +130,7 @@ class ParityReport:
       outputs: output name -> figures.
       weights: the comparison of weights.
       problems: what else does not fit, such as another checkpoint's identity.
+      not_run: why outputs were not compared, None if they were.
     """
 
     format: str
@@ -137,11 +140,12 @@ class ParityReport:
     outputs: Mapping[str, OutputParity]
     weights: WeightParity
     problems: tuple[str, ...] = ()
+    not_run: str | None = None
 
     @property
     def passed(self) -> bool:
         return (
-            self.main_output in self.outputs
+            (self.main_output in self.outputs or self.not_run is not None)
             and all(output.passed for output in self.outputs.values())
             and self.weights.passed
             and not self.problems
@@ -185,7 +189,9 @@ def result(report: ParityReport | None, error: str | None) -> str:
         return "FAILED"
     if report is None:
         return "not compared"
-    return "agrees" if report.passed else "DIFFERS"
+    if not report.passed:
+        return "DIFFERS"
+    return "agrees" if report.not_run is None else "weights agree"
 
 
 def figure(value: float, limit: float, fewest: int = 4) -> str:
@@ -278,12 +284,17 @@ def compare(
     counts: dict[str, int] = {}
     unknown: set[str] = set()
     missing: set[str] = set()
+    not_run = None
     batches = parity_images.batches(artifact.image_size)
     for batch in batches:
+        try:
+            found = artifact.run(batch)
+        except MissingLibraryError as error:
+            not_run = str(error)
+            break
         count, height, width, _ = batch.shape
         size = f"{height} x {width}"
         counts[size] = counts.get(size, 0) + count
-        found = artifact.run(batch)
         unknown |= found.keys() - expected.keys()
         missing |= expected.keys() - found.keys()
         known = {
@@ -296,8 +307,11 @@ def compare(
         }
         for name, output in expected.items():
             if name in found:
+                value = known[output.is_training][output.value]
+                if is_classes(output):
+                    value = value[..., artifact.first_class :]
                 figures.setdefault(name, _Figures(output)).add(
-                    known[output.is_training][output.value], np.asarray(found[name])
+                    value, np.asarray(found[name])
                 )
     problems = [f"output {name}: unexpected" for name in sorted(unknown)]
     problems += [f"output {name}: missing" for name in sorted(missing)]
@@ -305,7 +319,10 @@ def compare(
     problems += artifact.check()
     weights = artifact.weights()
     wanted = reference.weights(
-        artifact.task, is_folded=artifact.is_folded, input_range=artifact.input_range
+        artifact.task,
+        is_folded=artifact.is_folded,
+        input_range=artifact.input_range,
+        first_class=artifact.first_class,
     )
     if precision is None:
         compared = weight_parity.compare_weights(weights, wanted)
@@ -341,6 +358,7 @@ def compare(
         },
         weights=compared,
         problems=tuple(problems),
+        not_run=not_run,
     )
 
 
@@ -365,7 +383,7 @@ def _problems_with_record(artifact: OpenedArtifact, reference: Reference) -> lis
     if record is None:
         return []
     problems = []
-    if record.checkpoint_identity != checkpoint.identity:
+    if not record.is_of(checkpoint):
         problems.append(
             f"made of the checkpoint {record.checkpoint_identity[:12]}..., compared "
             f"with {checkpoint.identity[:12]}..."

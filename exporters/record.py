@@ -18,7 +18,8 @@ from exporters.network.layers import NUM_CLASSES
 from exporters.network.tasks import TASKS
 
 SCHEMA_VERSION = 2
-"""Version 1, of irv2 0.1, had no `schema_version`, `num_classes` and `options`."""
+"""Version 1, of irv2 0.1, had no `schema_version`, `num_classes` and `options`, and the
+auxiliary head was part of a checkpoint's identity."""
 
 _TYPES: Mapping[str, Any] = {
     "schema_version": int,
@@ -57,6 +58,22 @@ class Record:
     num_classes: int | None = NUM_CLASSES
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    def is_of(self, checkpoint: Checkpoint) -> bool:
+        """Whether it may be the record of an artifact made of a checkpoint's network.
+
+        It is not where the identities differ. They cannot be compared where one is over
+        more than the other has: a classifier or, in version 1, the auxiliary head.
+        """
+        if self.schema_version == 1:
+            found = checkpoint.identity_with_auxiliary_head
+            is_comparable = checkpoint.has_auxiliary_head
+        elif self.num_classes is None:
+            found, is_comparable = checkpoint.identity_of_features, True
+        else:
+            found = checkpoint.identity
+            is_comparable = checkpoint.num_classes is not None
+        return not is_comparable or found == self.checkpoint_identity
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON values, the schema's version first."""

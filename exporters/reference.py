@@ -198,6 +198,7 @@ class Reference(contextlib.AbstractContextManager):
         *,
         is_folded: bool,
         input_range: tuple[float, float] = (0.0, 1.0),
+        first_class: int = 0,
     ) -> dict[str, np.ndarray]:
         """Returns the weights that an artifact of a task should hold.
 
@@ -205,16 +206,18 @@ class Reference(contextlib.AbstractContextManager):
           task: what it is for.
           is_folded: whether batch norm is folded into the weights.
           input_range: values of black and white in the images that it takes.
+          first_class: of the checkpoint's classes that it has.
 
         Returns:
           Name -> float32 array: the checkpoint's variables or, folded,
           "<scope>/weights" and "<scope>/biases" in the order of layers.
         """
+        variables = layers.without_classes(self.checkpoint, first_class)
         if not is_folded:
-            names = self.graph().variable_names(task.name)
-            return {name: self.checkpoint[name] for name in names}
+            names = self.graph().variable_names(task)
+            return {name: variables[name] for name in names}
         part = self.network.up_to([task.endpoint])
-        return dict(_named(folding.fold(part, self.checkpoint, input_range)))
+        return dict(_named(folding.fold(part, variables, input_range)))
 
 
 def _named(weights: Mapping[str, folding.Weights]) -> Iterator[tuple[str, np.ndarray]]:

@@ -36,9 +36,19 @@ COMPARED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts the consumers' programs first, and asks for their results last."""
-    order = {"test_programs_start": 0, "test_consumer": 2}
-    items.sort(key=lambda item: order.get(getattr(item, "originalname", ""), 1))
+    """Starts the consumers' programs first, and asks for their results last.
+
+    Before them come the tests that change how environments are made: the programs that
+    run beside all other tests have theirs made as each is started.
+    """
+    order = {"test_programs_start": 1, "test_consumer": 3}
+
+    def place(item: pytest.Item) -> int:
+        if item.path.stem == "test_consumer_environments":
+            return 0
+        return order.get(getattr(item, "originalname", ""), 2)
+
+    items.sort(key=place)
 
 
 @pytest.fixture

@@ -180,7 +180,8 @@ def export(console: consoles.Console, done: Export, as_json: bool) -> None:
         )
     for item in done.artifacts:
         if item.error is not None:
-            console.error(item.error)
+            is_named = str(item.path) in item.error
+            console.error(item.error if is_named else f"{item.path}: {item.error}")
         elif not item.is_kept:
             _differs(console, item.path, "and was not kept", item.failures)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.network import inception_resnet_v2 as network
+from exporters.network.tasks import FEATURE_VECTOR, Task
 from exporters.network.tf_slim_compat import import_tf_slim
 
 if TYPE_CHECKING:
@@ -21,36 +22,6 @@ if TYPE_CHECKING:
 
 HUB_MOMENTUM = 0.99
 """Batch norm momentum of the published modules since v3, unless the consumer gives one."""
-
-FEATURE_VECTOR = "feature_vector"
-CLASSIFICATION = "classification"
-TASKS = (FEATURE_VECTOR, CLASSIFICATION)
-OUTPUT_NAMES = {FEATURE_VECTOR: "feature_vector", CLASSIFICATION: "logits"}
-
-ENDPOINTS: dict[str, tuple[str, ...]] = {
-    FEATURE_VECTOR: (
-        "Conv2d_1a_3x3",
-        "Conv2d_2a_3x3",
-        "Conv2d_2b_3x3",
-        "MaxPool_3a_3x3",
-        "Conv2d_3b_1x1",
-        "Conv2d_4a_3x3",
-        "MaxPool_5a_3x3",
-        "Mixed_5b",
-        "Mixed_6a",
-        "PreAuxLogits",
-        "Mixed_7a",
-        "Conv2d_7b_1x1",
-        "global_pool",
-    )
-}
-ENDPOINTS[CLASSIFICATION] = (
-    *ENDPOINTS[FEATURE_VECTOR],
-    "PreLogitsFlatten",
-    "Logits",
-    "Predictions",
-)
-"""Endpoints that the published artifacts of a task show, in network order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +50,12 @@ class NetworkGraph:
         """Ops that update the moving averages; none in an evaluation graph."""
         return self.graph.get_collection("update_ops")
 
-    def variable_names(self, task: str) -> list[str]:
+    def variable_names(self, task: Task) -> list[str]:
         """Names of the task's variables: a feature vector needs no classifier."""
         return [
             name
             for name in self.variables
-            if task == CLASSIFICATION
-            or not name.startswith("InceptionResnetV2/Logits/")
+            if task.needs_classifier or not name.startswith("InceptionResnetV2/Logits/")
         ]
 
     def subgraph(self, op_names: Iterable[str]) -> tf.GraphDef:
@@ -109,13 +79,12 @@ class NetworkGraph:
             node.input[3:5] = [empty.name, empty.name]
         return tf.graph_util.extract_sub_graph(graph_def, list(op_names))
 
-    def outputs(self, task: str) -> dict[str, tf.Tensor]:
+    def outputs(self, task: Task) -> dict[str, tf.Tensor]:
         """The published outputs of a task: "default" and all its endpoints."""
         is_features = task == FEATURE_VECTOR
         default = self.feature_vector if is_features else self.endpoints["Logits"]
         return {"default": default} | {
-            f"InceptionResnetV2/{name}": self.endpoints[name]
-            for name in ENDPOINTS[task]
+            name: self.endpoints[endpoint] for name, endpoint in task.published.items()
         }
 
     def start_session(self, weights: Mapping[str, np.ndarray]) -> tf.Session:
@@ -214,12 +183,20 @@ def _variables_hashed_by_identity() -> Iterator[None]:
     questions take longer than the rest of the network.
     """
     import tensorflow.compat.v1 as tf
-    from tensorflow.python.framework import ops
 
-    was_enabled = ops.Tensor._USE_EQUALITY
+    with tf.Graph().as_default():
+        was_enabled = not _is_hashable(tf.constant(0))
     tf.disable_tensor_equality()
     try:
         yield
     finally:
         if was_enabled:
             tf.enable_tensor_equality()
+
+
+def _is_hashable(value: object) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True

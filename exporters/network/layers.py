@@ -26,6 +26,7 @@ NUM_CLASSES = 1001
 NUM_FEATURES = 1536
 
 _SCOPE = "InceptionResnetV2"
+_CLASSIFIER = f"{_SCOPE}/Logits/"
 _OPS = "InceptionResnetV2/InceptionResnetV2"
 
 
@@ -148,6 +149,17 @@ class Network:
         """The layers that have weights."""
         return (layer for layer in self.layers if isinstance(layer, Conv | Dense))
 
+    @property
+    def variables(self) -> Iterator[str]:
+        """Names of the variables of its layers in the checkpoint."""
+        for layer in self.weighted:
+            yield f"{layer.scope}/weights"
+            if isinstance(layer, Conv) and layer.normalized:
+                for name in ("beta", "moving_mean", "moving_variance"):
+                    yield f"{layer.scope}/BatchNorm/{name}"
+            else:
+                yield f"{layer.scope}/biases"
+
     def up_to(self, endpoints: Collection[str]) -> Network:
         """Returns the part of the network that some endpoints need."""
         needed = {self.endpoints[name] for name in endpoints}
@@ -207,6 +219,16 @@ def transpose(values: np.ndarray, source: str, target: str) -> np.ndarray:
       target: the same letters in another order, such as "OIHW" (ONNX's kernels).
     """
     return values.transpose([source.index(axis) for axis in target])
+
+
+def without_classes(
+    variables: Mapping[str, np.ndarray], first: int
+) -> dict[str, np.ndarray]:
+    """Returns variables of a network without the classes before the `first`."""
+    return {
+        name: values[..., first:] if name.startswith(_CLASSIFIER) else values
+        for name, values in variables.items()
+    }
 
 
 def inception_resnet_v2(

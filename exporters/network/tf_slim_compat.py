@@ -11,7 +11,7 @@ import os
 import sys
 from types import ModuleType
 
-_LEGACY_LAYERS = ("base", "convolutional", "core", "normalization", "pooling")
+from exporters.network import tensorflow_internals
 
 
 def import_tf_slim() -> ModuleType:
@@ -32,18 +32,10 @@ def import_tf_slim() -> ModuleType:
             "set it to 1."
         )
     import tensorflow as tf
-    from tensorflow.python.framework import ops
 
+    ops = tensorflow_internals.framework_ops()
     if not hasattr(ops, "Tensor"):
         ops.Tensor = tf.Tensor
-
-    package = "tf_keras.src.legacy_tf_layers"
-    sys.modules.setdefault(
-        "tf_keras.legacy_tf_layers", importlib.import_module(package)
-    )
-    for name in _LEGACY_LAYERS:
-        sys.modules.setdefault(
-            f"tf_keras.legacy_tf_layers.{name}",
-            importlib.import_module(f"{package}.{name}"),
-        )
+    for name, module in tensorflow_internals.legacy_layers().items():
+        sys.modules.setdefault(name, module)
     return importlib.import_module("tf_slim")

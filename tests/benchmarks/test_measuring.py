@@ -3,11 +3,18 @@
 import dataclasses
 import functools
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import fake_format
 import numpy as np
 import pytest
 
+from benchmarks import machines
 from benchmarks.__main__ import finish, main
 from benchmarks.engines import Engine
 from benchmarks.exporting import Made, Recipe
@@ -19,6 +26,7 @@ from exporters import exporting
 from exporters.command.console import Console
 from exporters.network.tasks import CLASSIFICATION
 
+ROOT = Path(__file__).parents[2]
 STOCK = "other tool"
 
 
@@ -60,8 +68,10 @@ class Tool:
 
 
 @pytest.fixture
-def run(tmp_path):
-    """Measures ways to the fake format."""
+def run(monkeypatch):
+    """Measures ways to the fake format, and waits for nothing."""
+    this_machine = functools.partial(machines.this_machine, seconds=0)
+    monkeypatch.setattr(machines, "this_machine", this_machine)
 
     def run(*recipes, **options):
         return measure(
@@ -226,6 +236,27 @@ def test_wrong_arguments(arguments, said, capsys):
         main(["--checkpoint", "no.ckpt", *arguments])
     assert caught.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_when_it_is_asked_to_end(request_to_end, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "benchmarks", "--checkpoint", "no.ckpt"]
+    with subprocess.Popen(
+        [*command, "--output", tmp_path / "kept"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not any(scratch.iterdir()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(request_to_end)
+        assert b"Traceback" not in process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert list(scratch.iterdir()) == []
 
 
 @pytest.mark.slow

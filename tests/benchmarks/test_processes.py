@@ -25,8 +25,10 @@ def test_seconds_and_output():
 
 
 def test_memory_is_the_largest_and_in_bytes():
-    script = "data = b'x' * 400_000_000; del data"
-    memory = processes.run(python(script)).memory
+    large = python("data = b'x' * 400_000_000; del data")
+    # This process may be larger, and would be what is counted.
+    script = f"from benchmarks import processes; print(processes.run({large!r}).memory)"
+    memory = int(subprocess.check_output(python(script), cwd=ROOT))
     assert 400_000_000 < memory < 450_000_000
 
 

@@ -1200,14 +1200,29 @@ def test_verify_finds_one_percent_of_one_weight(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("are_chosen", "options"),
+    [
+        (lambda row: not row.published_version, ()),
+        (lambda row: "int8" in row.name, ("--image-size", "224", "--softmax")),
+        (
+            lambda row: row.name in ("onnx-int8", "tflite-int8"),
+            (
+                *("--image-size", "128", "--endpoints"),
+                *("--softmax", "--integer-type", "uint8"),
+            ),
+        ),
+    ],
+    ids=["all", "224", "128"],
+)
 def test_export_and_verify_deployable_formats(
-    irv2, stand_in_file, stand_in_checkpoint, graphs, tmp_path
+    irv2, stand_in_file, stand_in_checkpoint, graphs, tmp_path, are_chosen, options
 ):
     """Outputs alone tell a network whose residuals in the middle are twice as large."""
-    names = [row.name for row in formats.FORMATS.values() if not row.published_version]
+    names = [row.name for row in formats.FORMATS.values() if are_chosen(row)]
     given = ("--checkpoint", stand_in_file)
     made = ("--output", tmp_path, "--formats", ",".join(names))
-    made += ("--tasks", "classification")
+    made += ("--tasks", "classification", *options)
     done = irv2("export", *given, *made, "--json")
     assert done.code == 0
     assert len(json.loads(done.out)["artifacts"]) == len(names)

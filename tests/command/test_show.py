@@ -142,6 +142,8 @@ export(
              problems=("made of the checkpoint 012345..., compared with 6789...",)),
     ExportedArtifact(Path("build/artifacts/x"), "v3", "classification",
                      error="build/artifacts/x cannot be written: No space left on device"),
+    ExportedArtifact(Path("build/y"), "onnx-float16", "classification",
+                     error="too much for float16"),
     as_json=%s,
 )
 """
@@ -161,10 +163,11 @@ def test_what_was_not_kept_is_told_below(as_json):
         "  weight c: missing",
         "  and 2 more weights of 490",
         "irv2: build/artifacts/x cannot be written: No space left on device",
+        "irv2: build/y: too much for float16",
     ]
     if not as_json:
         assert [cells(row)[-1] for row in out[2:5]] == ["agrees", "DIFFERS", "FAILED"]
-        assert out[-1] == "1 artifact in build/artifacts, 2 not made or not kept"
+        assert out[-1] == "1 artifact in build/artifacts, 3 not made or not kept"
 
 
 def test_what_was_not_kept_on_a_terminal():

@@ -63,12 +63,12 @@ def write(
     for tags in (_INFERENCE, _TRAINING):
         graph = build.graph(is_training=tags == _TRAINING)
         saved_model.meta_graphs.append(
-            published_graphs.build(graph, version, task.name, tags)
+            published_graphs.build(graph, version, task, tags)
         )
 
     for name in ("assets", "variables"):
         (path / name).mkdir(parents=True, exist_ok=True)
-    names = sorted(build.graph().variable_names(task.name))
+    names = sorted(build.graph().variable_names(task))
     tf.raw_ops.SaveV2(
         prefix=str(path / _VARIABLES),
         tensor_names=names,
@@ -95,9 +95,9 @@ def open(path: Path) -> OpenedArtifact:
     """
     meta_graphs = _read_meta_graphs(path)
     inference = meta_graphs[_INFERENCE]
-    is_classification = NAMED_SIGNATURES[CLASSIFICATION.name] in inference.signature_def
+    is_classification = NAMED_SIGNATURES[CLASSIFICATION] in inference.signature_def
     task = CLASSIFICATION if is_classification else FEATURE_VECTOR
-    signature = NAMED_SIGNATURES[task.name]
+    signature = NAMED_SIGNATURES[task]
     takes_momentum = signature + WITH_MOMENTUM in inference.signature_def
     format_name = "v3" if takes_momentum else "v1"
 
@@ -120,7 +120,7 @@ def open(path: Path) -> OpenedArtifact:
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         outputs = load(_INFERENCE).run(signature, images)
         trained = load(_TRAINING).run(
-            NAMED_SIGNATURES[FEATURE_VECTOR.name], images, [DEFAULT]
+            NAMED_SIGNATURES[FEATURE_VECTOR], images, [DEFAULT]
         )
         return {task.output: outputs.pop(DEFAULT), **outputs} | {
             _TRAINED: trained[DEFAULT]

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 
 from exporters.containers.hub_module import tensorflow_1_12
 from exporters.containers.hub_module.versions import DEFAULT_IMAGE_SIZE, ModuleVersion
-from exporters.network.graphs import (
-    CLASSIFICATION,
-    FEATURE_VECTOR,
-    NetworkGraph,
-)
+from exporters.network.graphs import NetworkGraph
+from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
@@ -39,7 +36,7 @@ _FIXED_GLOBAL_POOL_SIZE = 8
 
 
 def build(
-    graph: NetworkGraph, version: ModuleVersion, task: str, tags: Iterable[str]
+    graph: NetworkGraph, version: ModuleVersion, task: Task, tags: Iterable[str]
 ) -> tf.MetaGraphDef:
     """Builds a MetaGraph as TensorFlow 1.12 and hub.Module's publisher would.
 
@@ -49,7 +46,7 @@ def build(
     Args:
       graph: evaluation graph or training graph, of variable image size.
       version: the published version to follow.
-      task: "feature_vector" or "classification".
+      task: what the module is for.
       tags: of the MetaGraph.
     """
     import tensorflow.compat.v1 as tf
@@ -62,7 +59,7 @@ def build(
     losses = [
         loss.name
         for loss in graph.graph.get_collection(tf.GraphKeys.REGULARIZATION_LOSSES)
-        if task == CLASSIFICATION or not loss.name.startswith(_CLASSIFIER_SCOPE)
+        if task.needs_classifier or not loss.name.startswith(_CLASSIFIER_SCOPE)
     ]
     images, momentum = graph.images, graph.batch_norm_momentum
     outputs = {key: tensor.name for key, tensor in graph.outputs(task).items()}
@@ -189,7 +186,7 @@ def _message_field(number: int, content: bytes) -> bytes:
 
 def _signatures(
     version: ModuleVersion,
-    task: str,
+    task: Task,
     inputs: Mapping[str, str],
     outputs: Mapping[str, str],
     feature_vector: str,

@@ -52,6 +52,7 @@ def rewrite(graph_def: tf.GraphDef) -> tf.GraphDef:
     """
     import tensorflow.compat.v1 as tf
 
+    current = _current_definitions(graph_def)
     result = tf.GraphDef()
     result.versions.producer = GRAPH_DEF_VERSION
     for source in graph_def.node:
@@ -63,8 +64,17 @@ def rewrite(graph_def: tf.GraphDef) -> tf.GraphDef:
             _multiply_by_mask(node, result)
         elif source.op in _OLD_OPS:
             node.op = _OLD_OPS[source.op]
-        _remove_attributes(node, source)
+        _remove_attributes(node, source, current[source.op])
     return result
+
+
+def _current_definitions(graph_def: tf.GraphDef) -> dict[str, op_def_pb2.OpDef]:
+    """Returns this TensorFlow's definitions of the ops that a graph uses."""
+    import tensorflow.compat.v1 as tf
+
+    with tf.Graph().as_default():
+        meta_graph = tf.train.export_meta_graph(graph_def=graph_def)
+    return {op.name: op for op in meta_graph.meta_info_def.stripped_op_list.op}
 
 
 def _multiply_by_mask(node: tf.NodeDef, result: tf.GraphDef) -> None:
@@ -79,17 +89,17 @@ def _multiply_by_mask(node: tf.NodeDef, result: tf.GraphDef) -> None:
     node.input[:] = [kept, cast.name]
 
 
-def _remove_attributes(node: tf.NodeDef, source: tf.NodeDef) -> None:
+def _remove_attributes(
+    node: tf.NodeDef, source: tf.NodeDef, source_op: op_def_pb2.OpDef
+) -> None:
     """Removes attributes with default values and those TensorFlow 1.12 lacks."""
-    from tensorflow.python.framework import op_def_registry
-
     try:
         known = {attr.name: attr for attr in _op_definitions()[node.op].attr}
     except KeyError:
         raise UnknownOpError(
             f"{source.name} is a {source.op}, which TensorFlow 1.12 does not have."
         ) from None
-    current = {attr.name: attr for attr in op_def_registry.get(source.op).attr}
+    current = {attr.name: attr for attr in source_op.attr}
     for name in list(node.attr):
         if name == "_class":
             continue

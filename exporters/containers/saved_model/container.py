@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +18,21 @@ from checkpoints.scratch import Scratch, temporary
 from exporters import extra_assets
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
-from exporters.containers.saved_model import older_tensorflow, reproducible
+from exporters.containers.saved_model import older_tensorflow, reproducible, saver_ops
 from exporters.errors import ArtifactError
 from exporters.network import inception_resnet_v2 as network
+from exporters.network import tensorflow_internals
 from exporters.network.graphs import HUB_MOMENTUM, NetworkGraph
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
 from exporters.record import Record
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from tensorflow.core.framework.function_pb2 import FunctionDef
+    from tensorflow.core.framework.node_def_pb2 import NodeDef
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+    from tensorflow.core.protobuf.saved_object_graph_pb2 import SavedObjectGraph
 
 _SERVING = "serving_default"
 _TRAINED = "train/feature_vector"
@@ -67,20 +72,22 @@ def _save_with_signature(build: Build, task: Task) -> Scratch:
     """Saves the model as v5; v4 is the same less the signature."""
     import tensorflow as tf
 
-    model = _build_model(build, task)
+    model, serving_default = _build_model(build, task)
     directory = temporary()
     saved = directory.path / _SAVED
     tf.saved_model.save(
         model,
         str(saved),
-        signatures={"serving_default": _serving_function(model, task)},
+        signatures={"serving_default": serving_default},
+        options=tf.saved_model.SaveOptions(experimental_skip_saver=True),
     )
     # It has a random number, and the published artifacts do not have it.
-    (saved / "fingerprint.pb").unlink()
+    (saved / "fingerprint.pb").unlink(missing_ok=True)
     with _rewritten(saved) as saved_model:
         for meta_graph in saved_model.meta_graphs:
+            saver_ops.add(meta_graph)
             older_tensorflow.make_readable(meta_graph)
-            reproducible.renumber(meta_graph)
+            reproducible.make_reproducible(meta_graph)
     return directory
 
 
@@ -95,9 +102,9 @@ def _rewritten(directory: Path) -> Iterator[SavedModel]:
     file.write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-def _remove_signature(directory: Path) -> None:
-    """Takes the signature out of a SavedModel's graph and out of its object graph."""
-    with _rewritten(directory) as saved_model:
+def _remove_signature(path: Path) -> None:
+    """Takes the signature out of a SavedModel, and the functions it alone calls."""
+    with _rewritten(path) as saved_model:
         for meta_graph in saved_model.meta_graphs:
             signature = meta_graph.signature_def.pop("serving_default")
             names = [
@@ -105,13 +112,49 @@ def _remove_signature(directory: Path) -> None:
                 for tensors in (signature.inputs, signature.outputs)
                 for tensor in tensors.values()
             ]
-            nodes = meta_graph.graph_def.node
-            kept = [node for node in nodes if node.name not in names]
-            del nodes[:]
-            nodes.extend(kept)
-            for node in meta_graph.object_graph_def.nodes:
-                if node.user_object.identifier == "signature_map":
-                    node.ClearField("children")
+            graph = meta_graph.graph_def
+            kept = [node for node in graph.node if node.name not in names]
+            del graph.node[:]
+            graph.node.extend(kept)
+            _remove_signature_function(meta_graph.object_graph_def)
+            functions = _called_functions(meta_graph)
+            del graph.library.function[:]
+            graph.library.function.extend(functions)
+
+
+def _remove_signature_function(objects: SavedObjectGraph) -> None:
+    """Takes an object out of an object graph; the others are numbered anew."""
+    signature = tensorflow_internals.signature_node(objects)
+    function = objects.nodes[signature].bare_concrete_function
+    del objects.concrete_functions[function.concrete_function_name]
+    del objects.nodes[signature]
+    for node in objects.nodes:
+        for references in (node.children, node.dependencies):
+            kept = [r for r in references if r.node_id != signature]
+            for reference in kept:
+                reference.node_id -= reference.node_id > signature
+            del references[:]
+            references.extend(kept)
+
+
+def _called_functions(meta_graph: MetaGraphDef) -> list[FunctionDef]:
+    """Returns the functions that the object graph has or that the graph's nodes call."""
+    library = meta_graph.graph_def.library.function
+    by_name = {function.signature.name: function for function in library}
+    called = set()
+    waiting = [*meta_graph.object_graph_def.concrete_functions]
+    waiting += _calls(meta_graph.graph_def.node)
+    while waiting:
+        name = waiting.pop()
+        if name not in called:
+            called.add(name)
+            waiting += _calls(by_name[name].node_def)
+    return [function for function in library if function.signature.name in called]
+
+
+def _calls(nodes: Iterable[NodeDef]) -> list[str]:
+    attributes = [value for node in nodes for value in node.attr.values()]
+    return [value.func.name for value in attributes if value.HasField("func")]
 
 
 def open(path: Path) -> OpenedArtifact:
@@ -224,15 +267,24 @@ def _momentum_spec() -> tf.TensorSpec:
     return tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
 
 
-def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
-    """Builds the object that hub.KerasLayer expects, with its four traces."""
+def _build_model(build: Build, task: Task):
+    """Builds the object that hub.KerasLayer expects, with its four traces.
+
+    Each trace calls a function that has the network below `predict/`, and so does the
+    signature. That is how the publisher's other SavedModels are made, and what shows
+    in the names of ops once a consumer inlines these calls.
+
+    Returns:
+      The object and the function for its signature, a tf.train.Checkpoint and a
+      tf.function.
+    """
     import tensorflow as tf
 
     variables = {
         name: tf.Variable(
             build.checkpoint[name], trainable="/moving_" not in name, name=name
         )
-        for name in build.graph().variable_names(task.name)
+        for name in build.graph().variable_names(task)
     }
 
     predictions = {
@@ -263,7 +315,14 @@ def _build_model(build: Build, task: Task) -> tf.train.Checkpoint:
         for name, variable in variables.items()
         if name.endswith(("/weights", "/biases"))
     ]
-    return model
+
+    def serving_default(inputs):
+        outputs = predictions[False, False](inputs, tf.constant(HUB_MOMENTUM))
+        return {task.output: outputs["default"]}
+
+    return model, tf.function(
+        serving_default, input_signature=[_images_spec()], autograph=False
+    )
 
 
 def _prediction(
@@ -271,14 +330,11 @@ def _prediction(
     task: Task,
     return_endpoints: bool,
     variables: Mapping[str, tf.Variable],
-) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """Returns a function that adds the network to the function being traced.
-
-    It takes images and momentum, and returns output name -> tensor.
-    """
+):
+    """Traces the network as a function: images and momentum -> outputs by name."""
     import tensorflow as tf
 
-    tensors = graph.outputs(task.name)
+    tensors = graph.outputs(task)
     if not return_endpoints:
         tensors = {"default": tensors["default"]}
     updates = [update.name for update in graph.updates]
@@ -289,9 +345,8 @@ def _prediction(
     body = _without(graph_def, replaced)
 
     def predict(inputs, batch_norm_momentum):
-        function_graph = tf.compat.v1.get_default_graph()
         input_map = {
-            f"{name}:0": function_graph.capture(variables[name].handle)
+            f"{name}:0": tensorflow_internals.capture(variables[name].handle)
             for name in handles
         }
         input_map[f"{images.name}:0"] = inputs
@@ -301,11 +356,13 @@ def _prediction(
             body,
             input_map,
             [tensor.name for tensor in tensors.values()],
-            name="",
+            name="predict",
         )
         return dict(zip(tensors, imported))
 
-    return predict
+    return tf.function(
+        predict, input_signature=[_images_spec(), _momentum_spec()], autograph=False
+    ).get_concrete_function()
 
 
 def _without(
@@ -326,22 +383,6 @@ def _without(
             node.CopyFrom(source)
             node.attr.pop("_class", None)
     return result
-
-
-def _serving_function(model: tf.train.Checkpoint, task: Task):
-    import tensorflow as tf
-
-    output_key = task.output
-    predict = model.__call__.get_concrete_function(
-        _images_spec(), False, False, _momentum_spec()
-    )
-
-    def serving_default(inputs):
-        return {output_key: predict(inputs, tf.constant(HUB_MOMENTUM))}
-
-    return tf.function(
-        serving_default, input_signature=[_images_spec()], autograph=False
-    )
 
 
 def _regularization_loss(variable: tf.Variable):

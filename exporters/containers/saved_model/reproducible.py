@@ -2,38 +2,40 @@
 
 TensorFlow ends the names of functions, and of the values they capture, in a count of all
 that the process made before, and stores functions in no order. Here they are counted
-anew.
+anew. With each call it stores the devices of the machine and the options of the process,
+which the consumer's process has its own of.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from exporters.network.tensorflow_internals import (
+    CALL_SETTINGS,
+    CAPTURE_LABEL,
+    function_number,
+)
 
 if TYPE_CHECKING:
     from tensorflow.core.framework.function_pb2 import FunctionDef
     from tensorflow.core.framework.node_def_pb2 import NodeDef
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
-_NUMBERED = re.compile(r"(.*_)(\d+)")
-_CAPTURED_NAME = "_user_specified_name"
 
-
-def renumber(meta_graph: MetaGraphDef) -> None:
-    """Renames the functions of a MetaGraph in the order in which they were made."""
+def make_reproducible(meta_graph: MetaGraphDef) -> None:
+    """Renames functions in the order in which they were made, and clears settings."""
     functions = meta_graph.graph_def.library.function
-    matches = [_NUMBERED.fullmatch(function.signature.name) for function in functions]
-    numbered = sorted(filter(None, matches), key=lambda match: int(match[2]))
-    names = {match[0]: f"{match[1]}{i}" for i, match in enumerate(numbered)}
+    made = sorted((f.signature.name for f in functions), key=function_number)
+    names = {name: f"{name.rpartition('_')[0]}_{i}" for i, name in enumerate(made)}
 
     for function in functions:
         function.signature.name = _renamed(function.signature.name, names)
-        _rename_calls(function.node_def, names)
+        _rewrite_calls(function.node_def, names)
         _renumber_captures(function)
     functions.sort(key=lambda function: function.signature.name)
 
-    _rename_calls(meta_graph.graph_def.node, names)
+    _rewrite_calls(meta_graph.graph_def.node, names)
     aliases = meta_graph.meta_info_def.function_aliases
     renamed = {_renamed(name, names): alias for name, alias in aliases.items()}
     aliases.clear()
@@ -59,8 +61,9 @@ def _renamed(name: str, names: dict[str, str]) -> str:
     return names.get(name, name)
 
 
-def _rename_calls(nodes: Iterable[NodeDef], names: dict[str, str]) -> None:
+def _rewrite_calls(nodes: Iterable[NodeDef], names: dict[str, str]) -> None:
     for node in nodes:
+        node.attr.pop(CALL_SETTINGS, None)
         for value in node.attr.values():
             if value.HasField("func"):
                 value.func.name = _renamed(value.func.name, names)
@@ -70,7 +73,7 @@ def _rename_calls(nodes: Iterable[NodeDef], names: dict[str, str]) -> None:
 
 def _renumber_captures(function: FunctionDef) -> None:
     for index, argument in function.arg_attr.items():
-        if _CAPTURED_NAME in argument.attr:
-            name = argument.attr[_CAPTURED_NAME]
+        if CAPTURE_LABEL in argument.attr:
+            name = argument.attr[CAPTURE_LABEL]
             if name.s.isdigit():
                 name.s = str(index).encode()

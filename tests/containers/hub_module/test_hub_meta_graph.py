@@ -3,11 +3,13 @@
 import pytest
 
 from exporters.containers.hub_module import published_graphs
-from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
+from exporters.containers.hub_module.versions import V1, V3, ModuleVersion
+from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR
 
 pytestmark = pytest.mark.slow
 
-VERSIONS = ("v1", "v3")
+VERSIONS = {"v1": V1, "v3": V3}
+TASKS = (FEATURE_VECTOR, CLASSIFICATION)
 VARIABLES = {FEATURE_VECTOR: (896, 488), CLASSIFICATION: (898, 490)}
 BATCH_NORMS = 204
 DROPOUT = "InceptionResnetV2/Logits/Dropout/dropout_1"
@@ -26,7 +28,7 @@ def meta_graphs(graphs):
     return {
         (version, task, is_training): published_graphs.build(
             graphs.get(is_training=is_training),
-            published_graphs.VERSIONS[version],
+            VERSIONS[version],
             task,
             ["train"] if is_training else [],
         )
@@ -43,7 +45,7 @@ def meta_graphs(graphs):
         for task in TASKS
         for is_training in (False, True)
     ],
-    ids=lambda key: f"{key[0]}-{key[1]}-{'training' if key[2] else 'inference'}",
+    ids=lambda key: f"{key[0]}-{key[1].name}-{'training' if key[2] else 'inference'}",
 )
 def key(request):
     return request.param
@@ -163,7 +165,7 @@ def test_signatures(meta_graph, key):
     } == expected
 
     images = [-1, 299, 299, 3] if version == "v1" else [-1, -1, -1, 3]
-    endpoints = {f"InceptionResnetV2/{name}" for name in ENDPOINTS[task]}
+    endpoints = set(task.published)
     for name, signature in meta_graph.signature_def.items():
         inputs = {"images": images}
         if name.endswith("_with_bn_hparams"):
@@ -188,7 +190,7 @@ def test_signatures(meta_graph, key):
 )
 def test_endpoints_keep_their_names(meta_graphs, endpoint, tensor):
     for (_, task, _), meta_graph in meta_graphs.items():
-        if endpoint in ENDPOINTS[task]:
+        if endpoint in task.endpoints:
             outputs = meta_graph.signature_def["image_feature_vector"].outputs
             assert outputs[f"InceptionResnetV2/{endpoint}"].name == tensor
 
@@ -221,7 +223,7 @@ def test_fixed_size_is_what_tf_slim_builds_for_it(meta_graphs, graphs):
     """v1's graph is made from the one of variable size, to save building another."""
     fixed = published_graphs.build(
         graphs.get(image_size=(299, 299)),
-        published_graphs.ModuleVersion(None, 0.9997, takes_momentum=False),
+        ModuleVersion(None, 0.9997, takes_momentum=False),
         CLASSIFICATION,
         [],
     )

@@ -13,12 +13,12 @@ from exporters import extra_assets, images
 from exporters.containers.hub_module import container as hub_module
 from exporters.containers.hub_module.versions import V3
 from exporters.errors import ArtifactError
-from exporters.network import tasks
-from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
+from exporters.network.tasks import TASKS
 
 pytestmark = pytest.mark.slow
 
 VERSIONS = ("v1", "v3")
+FEATURE_VECTOR, CLASSIFICATION = TASKS
 DATA = "variables/variables.data-00000-of-00001"
 WEIGHT = "InceptionResnetV2/Conv2d_2b_3x3/weights"
 
@@ -102,7 +102,7 @@ def test_schema_and_tags(exported):
 def test_same_checkpoint_same_bytes(exported, build, tmp_path):
     first = Path(directory(exported, "v3", FEATURE_VECTOR))
     record = extra_assets.read_record(first)
-    hub_module.write(build, V3, tasks.FEATURE_VECTOR, record, tmp_path / "again")
+    hub_module.write(build, V3, TASKS[FEATURE_VECTOR], record, tmp_path / "again")
     first = content(directory(exported, "v3", FEATURE_VECTOR))
     assert content(tmp_path / "again") == first
 
@@ -115,24 +115,28 @@ def test_same_checkpoint_same_bytes(exported, build, tmp_path):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_facts(exported, stand_in_checkpoint, version, task):
     opened = hub_module.open(directory(exported, version, task))
-    assert (opened.format, opened.task) == (version, task)
-    assert opened.checkpoint_identity == stand_in_checkpoint.identity
-    assert opened.is_stand_in
+    assert (opened.format, opened.task.name) == (version, task)
+    assert opened.record.checkpoint_identity == stand_in_checkpoint.identity
+    assert opened.record.stand_in
     assert opened.image_size == ((299, 299) if version == "v1" else None)
 
 
 def test_outputs(exported, reference):
     batch = images.generate(2, 75, 100, seed=5)
     found = hub_module.open(directory(exported, "v3", CLASSIFICATION)).run(batch)
-    endpoints = {f"InceptionResnetV2/{name}" for name in ENDPOINTS[CLASSIFICATION]}
-    assert set(found) == {"logits", "train/feature_vector"} | endpoints
-    expected = reference.outputs(batch)
+    published = TASKS[CLASSIFICATION].published
+    assert found.keys() == {"logits", "train/feature_vector"} | published.keys()
+    values = {"logits": "logits"} | published
+    outputs = reference.outputs(batch, values.values())
+    expected = {name: outputs[value] for name, value in values.items()}
     for name in found.keys() - {"train/feature_vector"}:
         np.testing.assert_allclose(
             found[name], expected[name], atol=2e-5 * np.abs(expected[name]).max()
         )
     assert found["InceptionResnetV2/global_pool"].shape == (2, 1, 1, 1536)
-    training = reference.outputs(batch, is_training=True)["feature_vector"]
+    (training,) = reference.outputs(
+        batch, ["feature_vector"], is_training=True
+    ).values()
     np.testing.assert_allclose(
         found["train/feature_vector"], training, atol=2e-4 * np.abs(training).max()
     )

@@ -9,9 +9,11 @@ import pytest
 from exporters import images
 from exporters.containers.saved_model import container as saved_model
 from exporters.errors import ArtifactError
-from exporters.network.graphs import CLASSIFICATION, ENDPOINTS, FEATURE_VECTOR, TASKS
+from exporters.network.tasks import TASKS
 
 pytestmark = pytest.mark.slow
+
+FEATURE_VECTOR, CLASSIFICATION = TASKS
 
 MOVING_MEAN = "InceptionResnetV2/Conv2d_1a_3x3/BatchNorm/moving_mean"
 SMALL = images.generate(4, 96, 96, seed=3)
@@ -75,11 +77,33 @@ def test_interface(load, task):
 @pytest.mark.parametrize("task", TASKS)
 def test_endpoints(load, task):
     outputs = load(task, "v4")(SMALL, return_endpoints=True)
-    assert outputs.keys() == {"default"} | {
-        f"InceptionResnetV2/{name}" for name in ENDPOINTS[task]
-    }
+    assert outputs.keys() == {"default"} | {*TASKS[task].published}
     assert len(outputs) == (14 if task == FEATURE_VECTOR else 17)
     assert outputs["InceptionResnetV2/global_pool"].shape == (4, 1, 1, 1536)
+
+
+def test_names_of_inlined_ops(load, tf, hub):
+    """As in the publisher's other SavedModels, whose users look ops up by name."""
+    from tensorflow.python.framework import convert_to_constants
+
+    def names(function):
+        frozen = convert_to_constants.convert_variables_to_constants_v2(function)
+        return {op.name for op in frozen.graph.get_operations()}
+
+    layer = hub.KerasLayer(load(FEATURE_VECTOR, "v4"), name="features")
+    calls = "StatefulPartitionedCall/StatefulPartitionedCall/"
+    for prefix, function in (
+        (calls, load(FEATURE_VECTOR, "v5").signatures["serving_default"]),
+        (
+            f"features/StatefulPartitionedCall/{calls}",
+            tf.function(layer).get_concrete_function(tf.TensorSpec(SMALL.shape)),
+        ),
+    ):
+        assert {
+            f"{prefix}predict/hub_input/Mul",
+            f"{prefix}predict/InceptionResnetV2/InceptionResnetV2/Mixed_5b/concat",
+            f"{prefix}predict/hub_output/feature_vector/SpatialSqueeze",
+        } <= names(function)
 
 
 def test_compiles_with_xla(load, tf, reference):
@@ -151,15 +175,37 @@ def test_serving_signature_by_op_name(exported, tf, task, reference):
         found = session.run(
             "StatefulPartitionedCall:0", {"serving_default_inputs:0": SMALL}
         )
-    expected = reference.outputs(SMALL)[key]
+    expected = reference.outputs(SMALL, [key])[key]
     assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
-def test_v4_has_no_signature_of_its_own(exported, tf):
-    path = directory(exported, FEATURE_VECTOR, "v4")
+def test_tensorflow_1_saves_and_restores(exported, tf, tmp_path):
+    """Through `saver_def`, as servers restore and as TensorFlow 1 programs save."""
+    v1 = tf.compat.v1
+    path = directory(exported, FEATURE_VECTOR, "v5")
+    with v1.Session(graph=tf.Graph()) as session:
+        meta_graph = v1.saved_model.load(session, ["serve"], path)
+        saver = v1.train.Saver(saver_def=meta_graph.saver_def)
+        average = session.graph.get_tensor_by_name(f"{MOVING_MEAN}:0")
+        read = v1.raw_ops.ReadVariableOp(resource=average, dtype=tf.float32)
+        before = session.run(read)
+        saved = saver.save(session, str(tmp_path / "saved"))
+        session.run(v1.raw_ops.AssignVariableOp(resource=average, value=before + 1))
+        saver.restore(session, saved)
+        np.testing.assert_array_equal(session.run(read), before)
+    original = dict(tf.train.list_variables(f"{path}/variables/variables"))
+    assert dict(tf.train.list_variables(saved)) == original
+    assert len(original) == 898
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_v4_has_no_signature_of_its_own(exported, tf, task):
+    path = directory(exported, task, "v4")
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], path)
     assert set(loaded.signature_def) == {"__saved_model_init_op"}
+    names = [function.signature.name for function in loaded.graph_def.library.function]
+    assert not [name for name in names if "serving" in name]
 
 
 def test_fine_tuning_through_keras_layer(exported, tf, hub):

@@ -256,7 +256,7 @@ def test_features_have_no_names(small):
 
 @pytest.fixture(scope="module")
 def files(build, tmp_path_factory):
-    """Returns a function (format, task, **options) -> path; each file is made once."""
+    """A function (format, task, **options) -> path; each file is made once."""
     directory = tmp_path_factory.mktemp("tflite")
     written = {}
 
@@ -273,7 +273,8 @@ def files(build, tmp_path_factory):
             )
         return written[key]
 
-    return write
+    yield write
+    shutil.rmtree(directory)  # They are large.
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +293,7 @@ def test_files_agree_with_tf_slim(files, reference, parity_images, format, task)
         artifact, reference, parity_images, row.tolerance, row.precision
     )
     assert report.passed, report.failures()
-    cosine = {"float32": 0.999999, "float16": 0.9995, "int8": 0.96}
+    cosine = {"float32": 0.999999, "float16": 0.999, "int8": 0.96}
     if task == "feature_vector":  # A random classifier sees only what differs in them.
         cosine["int8"] = 0.99
     assert report.main.cosine >= cosine[format.rpartition("-")[2]]
@@ -352,30 +353,26 @@ def test_the_fast_kernels_take_the_network(files, format):
     interpreter.allocate_tensors()
     operators = [operator["op_name"] for operator in interpreter._get_ops_details()]
     counts = collections.Counter(operators)
-    assert (counts["CONV_2D"], counts["ADD"], counts["CONCATENATION"]) == (244, 40, 43)
+    # Where weights are int8, the classifier is a convolution too.
+    assert counts["CONV_2D"] + counts["FULLY_CONNECTED"] == 245
+    assert (counts["ADD"], counts["CONCATENATION"]) == (40, 43)
     assert 1 <= counts["DELEGATE"] <= 2
 
 
 @pytest.mark.slow
-def test_softmax_gives_probabilities(files, unseen, reference):
-    expected = reference.outputs(unseen, ["probabilities"])["probabilities"]
-    for format, error in (("tflite-float32", 2e-5), ("tflite-int8", 0.5)):
-        outputs = container.open(files(format, softmax=True)).run(unseen)
-        assert list(outputs) == ["probabilities"]
-        found = outputs["probabilities"]
-        np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
-        assert relative_error(found, expected) <= error
-
-
-@pytest.mark.slow
-def test_integers_of_signed_images(files, reference, parity_images):
-    """As the published TFLite took them, in all ways at once."""
-    path = files("tflite-int8", softmax=False, signed_input=True, integer_type="uint8")
+def test_the_published_flavour(files, unseen, reference, parity_images):
+    """Probabilities of images in [-1, 1]."""
+    path = files("tflite-int8", softmax=True, signed_input=True)
     artifact, row = open_artifact(path)
     report = parity.compare(
         artifact, reference, parity_images, row.tolerance, row.precision
     )
     assert report.passed, report.failures()
+    found = artifact.run(unseen[:2])["probabilities"]
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-5)
+    runner = Interpreter(str(path)).get_signature_runner()
+    direct = runner(images=2 * unseen[:1] - 1)["probabilities"]
+    np.testing.assert_allclose(direct, found[:1], atol=1e-6)
 
 
 @pytest.mark.slow
@@ -386,13 +383,15 @@ def test_single_changed_weights_are_found(
     """An integer by one, a float by its last bit; a bias by what shows beside rounding."""
     path = tmp_path / "changed.tflite"
     shutil.copy(files(format), path)
-    scopes = [
-        "InceptionResnetV2/Conv2d_1a_3x3",
-        "InceptionResnetV2/Repeat_1/block17_7/Branch_1/Conv2d_0b_1x7",
-        "InceptionResnetV2/Block8/Conv2d_1x1",
-        "InceptionResnetV2/Logits/Logits",
-    ]
-    changed = {f"{scope}/{kind}" for scope in scopes for kind in ("weights", "biases")}
+    changed = {
+        "InceptionResnetV2/Conv2d_1a_3x3/biases",
+        "InceptionResnetV2/Conv2d_4a_3x3/weights",
+        "InceptionResnetV2/Repeat_1/block17_7/Branch_1/Conv2d_0b_1x7/weights",
+        "InceptionResnetV2/Repeat_1/block17_8/Branch_1/Conv2d_0b_1x7/biases",
+        "InceptionResnetV2/Block8/Conv2d_1x1/weights",
+        "InceptionResnetV2/Repeat_2/block8_9/Conv2d_1x1/biases",
+        "InceptionResnetV2/Logits/Logits/weights",
+    }
     random = np.random.default_rng(0)
     data = np.memmap(path, np.uint8, "r+")
     model = schema.Model.GetRootAs(data)
@@ -415,6 +414,7 @@ def test_single_changed_weights_are_found(
     report = parity.compare(
         artifact, reference, parity_images, row.tolerance, row.precision
     )
+    path.unlink()
     found = {line.partition(":")[0] for line in report.weights.wrong}
     assert found == changed
     assert all("1 of " in line for line in report.weights.wrong)

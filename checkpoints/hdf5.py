@@ -1,0 +1,153 @@
+"""HDF5 files, in which Keras keeps weights: arrays at paths, read when asked for.
+
+h5py reads them. It would follow links to other files, and make room for whatever size a
+file claims; neither is done here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from checkpoints.errors import CheckpointError, damage
+from checkpoints.tensors import MAX_ENTRIES, Spec
+
+if TYPE_CHECKING:
+    import h5py
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+
+MAX_BYTES = 4 << 30
+"""Of all arrays; a network in training has about 700 MB."""
+_MAX_DEPTH = 32
+
+
+class Hdf5(contextlib.AbstractContextManager):
+    """An HDF5 file that is open for reading.
+
+    Attributes:
+      specs: path -> what the array there is. Values are read when they are asked for.
+      addresses: path -> where the array is in the file; the same for two paths to one.
+    """
+
+    def __init__(self, file: BinaryIO, name: str):
+        """Reads the list of arrays.
+
+        Args:
+          file: open for reading; left open.
+          name: what to call it in errors, usually its path.
+
+        Raises:
+          CheckpointError: it is truncated or damaged, has links, or arrays that are too
+            large to be true.
+        """
+        import h5py
+
+        self._name = name
+        self.specs: dict[str, Spec] = {}
+        self.addresses: dict[str, int] = {}
+        with self._damage_reported():
+            self._file = h5py.File(file, "r")
+        try:
+            with self._damage_reported():
+                self._look_into(self._file, "", [])
+                self._check_sizes()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def read(self, path: str) -> np.ndarray:
+        """Reads the values at a path.
+
+        Raises:
+          KeyError: there are none.
+          CheckpointError: they cannot be read, or NumPy does not have their dtype.
+        """
+        spec = self.specs[path]
+        if not spec.is_readable:
+            raise CheckpointError(
+                f"{self._name}: {path} is of dtype {spec.dtype}, whose values cannot be "
+                "read."
+            )
+        with self._damage_reported():
+            values: np.ndarray = self._file[path][()]
+        return np.asarray(values, spec.dtype)
+
+    def attributes(self, path: str) -> Mapping[str, str | list[str]]:
+        """Returns those attributes of a group that are text, or lists of texts.
+
+        There are none where there is no group.
+        """
+        found: dict[str, str | list[str]] = {}
+        with self._damage_reported():
+            attributes = self._file[path].attrs if path in self._file else {}
+            for name, value in attributes.items():
+                value = value.tolist() if isinstance(value, np.ndarray) else value
+                if isinstance(value, list):
+                    found[name] = [_text(item) for item in value]
+                elif isinstance(value, bytes | str):
+                    found[name] = _text(value)
+        return found
+
+    def _look_into(self, group: h5py.Group, path: str, above: list[Any]) -> None:
+        import h5py
+
+        if group.id in above or len(above) > _MAX_DEPTH:
+            raise ValueError(f"{path} is within itself, or too deep")
+        for name in group:
+            link = group.get(name, getlink=True)
+            place = f"{path}{name}"
+            if not isinstance(link, h5py.HardLink):
+                raise ValueError(f"{place} is a link to somewhere else")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                self._look_into(item, f"{place}/", [*above, group.id])
+            elif isinstance(item, h5py.Dataset):
+                if item.is_virtual or item.external:
+                    raise ValueError(f"{place} has its values somewhere else")
+                self.specs[place] = Spec(item.dtype.name, item.shape or ())
+                self.addresses[place] = h5py.h5o.get_info(item.id).addr
+            if len(self.specs) > MAX_ENTRIES:
+                raise ValueError(f"over {MAX_ENTRIES} arrays, too many to be true")
+
+    def _check_sizes(self) -> None:
+        """Checks what arrays claim: values that are not compressed are all there."""
+        sizes = {}
+        for path, spec in self.specs.items():
+            array = self._file[path]
+            if not spec.is_readable:
+                continue
+            size = spec.size * np.dtype(spec.dtype).itemsize
+            is_whole = array.chunks is not None or array.id.get_storage_size() >= size
+            if not is_whole and size:
+                raise ValueError(f"{path} claims {size} bytes, which are not there")
+            sizes[self.addresses[path]] = size
+        if sum(sizes.values()) > MAX_BYTES:
+            raise ValueError(f"it claims {sum(sizes.values())} bytes")
+
+    @contextlib.contextmanager
+    def _damage_reported(self) -> Iterator[None]:
+        """Turns whatever h5py raises about damaged files into our error."""
+        try:
+            yield
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            what = (str(error).splitlines() or [type(error).__name__])[0]
+            raise damage(self._name, what) from error
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,1 @@
+"""Keras 3: whole models, and weights for the network of Keras Applications."""

@@ -1,0 +1,1 @@
+"""Weights for timm's network, in PyTorch."""

@@ -85,7 +85,7 @@ def stock(row: Format, saved_model: Callable[[], Path], path: Path) -> Recipe | 
     if row.name == "onnx-float32":
         tool = TF2ONNX
         command = ["tf2onnx.convert", *command, "--opset", _OPSET]
-    elif row.container.suffix == ".tflite":
+    elif row.container.suffix == ".tflite" and not row.needs_auxiliary_head:
         tool = CONVERTER
         command = ["benchmarks.stock_tflite", *command, "--format", row.name]
     else:

@@ -210,7 +210,10 @@ def export(
     else:
         chosen_tasks = [task for task in chosen_tasks if not task.needs_classifier]
     if formats is None and not checkpoint.has_auxiliary_head:
+        needing = [row.name for row in rows if row.needs_auxiliary_head]
         rows = [row for row in rows if not row.needs_auxiliary_head]
+        if needing:
+            notes.append(f"There is no auxiliary head to make {', '.join(needing)} of.")
     class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
     facts = checkpoint.is_stand_in, options, checkpoint.num_classes
     jobs = [

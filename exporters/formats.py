@@ -307,7 +307,7 @@ FORMATS = {
             "tflite-published",
             _TFLITE,
             AUXILIARY,
-            "TFLite as published: the auxiliary classifier",
+            "TFLite as published: the weaker, auxiliary classifier",
             _EXACT,
             1,
             tasks=(CLASSIFICATION,),

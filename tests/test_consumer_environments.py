@@ -107,3 +107,54 @@ def test_half_made_environment_is_not_kept(requirements, this_interpreter, tmp_p
     with pytest.raises(environments.InstallationError, match="no-such-package"):
         environments.python_of(NAME)
     assert list((tmp_path / "cache/consumers").iterdir()) == []
+
+
+# Node and browsers
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """A directory that is all of PATH, with programs of Node's names."""
+    script(tmp_path / "bin/node", "exit 1")
+    # Makes node_modules in the directory that its last argument names.
+    script(tmp_path / "bin/npm", '/bin/mkdir "$(eval echo \\${$#})/node_modules"')
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return tmp_path / "bin"
+
+
+@pytest.fixture
+def pins(requirements):
+    for kind in ("", "-lock"):
+        path = requirements.parent / "node" / f"package{kind}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    return path
+
+
+@pytest.mark.parametrize("program", ["node", "npm"])
+def test_missing_programs_are_named(programs, pins, program):
+    (programs / program).unlink()
+    with pytest.raises(
+        environments.NoInterpreterError, match=f"needs {program}, which"
+    ):
+        environments.node_modules()
+
+
+def test_node_modules_are_installed_once_for_each_set_of_pins(programs, pins):
+    first = environments.node_modules()
+    assert first.name == "node_modules" and first.is_dir()
+    assert (first.parent / "package-lock.json").read_text() == "{}"
+    script(programs / "npm", "exit 1")
+    assert environments.node_modules() == first
+    pins.write_text('{"other": "pins"}')
+    with pytest.raises(environments.InstallationError, match="npm ci"):
+        environments.node_modules()
+    assert [path.name for path in first.parents[1].iterdir()] == [first.parent.name]
+
+
+def test_browsers(programs):
+    with pytest.raises(environments.NoInterpreterError, match="needs chromium, which"):
+        environments.browser()
+    chrome = script(programs / "google-chrome", "exit 1")
+    assert environments.browser() == chrome
+    assert environments.browser() != script(programs / "chromium", "exit 1")

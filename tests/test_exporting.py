@@ -105,6 +105,28 @@ def test_all_tasks_unless_named(tmp_path):
     ]
 
 
+def test_tasks_that_a_format_is_for(tmp_path):
+    row = dataclasses.replace(fake_format.FORMAT, tasks=(CLASSIFICATION,))
+    done = run(tmp_path, tasks=None, formats=[row])
+    assert [item.path.name for item in done.artifacts] == [NAME]
+    message = "fake is for classification, not for feature_vector"
+    with pytest.raises(ExportError, match=message):
+        run(tmp_path, tasks=["feature_vector"], formats=[row])
+
+
+def test_what_needs_an_auxiliary_head_is_left_out_unless_named(tmp_path, monkeypatch):
+    row = dataclasses.replace(
+        fake_format.FORMAT, name="headed", needs_auxiliary_head=True
+    )
+    monkeypatch.setattr(exporting, "select", lambda _: [fake_format.FORMAT, row])
+    told = []
+    done = run(tmp_path / "all", formats=None, progress=told.append)
+    assert [item.format for item in done.artifacts] == ["fake"]
+    assert Note("There is no auxiliary head to make headed of.") in told
+    done = run(tmp_path / "named", formats=[row])
+    assert [item.format for item in done.artifacts] == ["headed"]
+
+
 def test_an_artifact_of_another_task_is_not_kept(tmp_path, monkeypatch):
     right = fake_format.write
 

@@ -85,7 +85,8 @@ def test_published_handles():
         f"tfjs-v{n}": f"https://tfhub.dev/google/tfjs-model/{model}/{n}/default/1"
         for n in (1, 3)
     }
-    assert published == modules | tfjs
+    lite = "https://tfhub.dev/tensorflow/lite-model/inception_resnet_v2/1/metadata/1"
+    assert published == modules | tfjs | {"tflite-published": lite}
 
 
 # Choosing rows and tasks

@@ -45,6 +45,7 @@ ACTIVATIONS = Activations(RANGES, MEANS)
 FLOAT32 = Precision()
 FLOAT16 = Precision("float16", in_float=("A",))
 DYNAMIC = Precision("int8", in_float=("A",))
+UINT8 = Precision("uint8", in_float=("A",))
 INT8 = Precision("int8", "int8")
 
 
@@ -72,8 +73,11 @@ def stored(precision):
     if precision is FLOAT16:
         for name in ("B/weights", "B/biases"):
             found[name] = StoredWeight(EXPECTED[name].astype(np.float16))
-    if precision is DYNAMIC:
-        rounding = quantization.of_kernel(EXPECTED["B/weights"])
+    if precision in (DYNAMIC, UINT8):
+        kernel = EXPECTED["B/weights"]
+        rounding = quantization.of_kernel(kernel)
+        if precision is UINT8:
+            rounding = quantization.of_range(float(kernel.min()), float(kernel.max()))
         integers = rounding.quantize(EXPECTED["B/weights"], np.int8)
         found["B/weights"] = StoredWeight(integers, rounding)
     return found
@@ -108,8 +112,13 @@ def with_scale(weight, factor):
 
 ALL = pytest.mark.parametrize(
     "precision",
-    [FLOAT32, FLOAT16, DYNAMIC, INT8],
-    ids=["float32", "float16", "dynamic", "int8"],
+    [FLOAT32, FLOAT16, DYNAMIC, UINT8, INT8],
+    ids=["float32", "float16", "dynamic", "uint8", "int8"],
+)
+
+
+INTEGERS = pytest.mark.parametrize(
+    "precision", [DYNAMIC, UINT8, INT8], ids=["dynamic", "uint8", "int8"]
 )
 
 
@@ -132,7 +141,7 @@ def test_1_missing_unexpected_and_transposed_weights(precision):
 
 
 def test_2_other_numbers_than_the_format_promises():
-    for precision in (FLOAT16, DYNAMIC, INT8):
+    for precision in (FLOAT16, DYNAMIC, UINT8, INT8):
         assert "expected" in str(wrong(precision, stored(FLOAT32)))
         assert "expected float32" in str(wrong(FLOAT32, stored(precision)))
     with_first_in_half = stored(FLOAT16)
@@ -163,7 +172,7 @@ def test_4_float16_by_one_last_bit():
     assert line.startswith("B/biases: 1 of 5 values differ")
 
 
-@pytest.mark.parametrize("precision", [DYNAMIC, INT8], ids=["dynamic", "int8"])
+@INTEGERS
 @pytest.mark.parametrize("factor", [1.01, 0.5, 2, 10, 1e6])
 def test_5_scales_that_the_kernel_does_not_call_for(precision, factor):
     found = stored(precision)
@@ -172,16 +181,17 @@ def test_5_scales_that_the_kernel_does_not_call_for(precision, factor):
     assert line.startswith("B/weights: its scales differ from the checkpoint's")
 
 
-@pytest.mark.parametrize("precision", [DYNAMIC, INT8], ids=["dynamic", "int8"])
+@INTEGERS
 def test_5_zeros_with_a_scale_that_would_excuse_them(precision):
     found = stored(precision)
     zeros = np.zeros_like(found["B/weights"].values)
-    scale = np.full(5, 10, np.float32)
-    found["B/weights"] = StoredWeight(zeros, Quantization(scale))
+    right = found["B/weights"].quantization
+    rounding = Quantization(np.full_like(right.scale, 10), right.zero_point)
+    found["B/weights"] = StoredWeight(zeros, rounding)
     assert "its scales differ" in str(wrong(precision, found))
 
 
-@pytest.mark.parametrize("precision", [DYNAMIC, INT8], ids=["dynamic", "int8"])
+@INTEGERS
 def test_5_one_integer_by_one(precision):
     def change(values):
         values[0, 0, 1, 2] += 1
@@ -190,6 +200,16 @@ def test_5_one_integer_by_one(precision):
     found["B/weights"] = with_values(found["B/weights"], change)
     (line,) = wrong(precision, found)
     assert line.startswith("B/weights: 1 of 30 values differ")
+
+
+@pytest.mark.parametrize("moved", [-1, 1])
+@INTEGERS
+def test_5_a_zero_that_is_none(precision, moved):
+    found = stored(precision)
+    right = found["B/weights"].quantization
+    rounding = Quantization(right.scale, right.zero_point + moved)
+    found["B/weights"] = StoredWeight(found["B/weights"].values, rounding)
+    assert "B/weights: not in steps of a scale" in str(wrong(precision, found))
 
 
 def test_5_kernels_without_a_scale_for_each_channel():

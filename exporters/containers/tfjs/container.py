@@ -29,7 +29,7 @@ from exporters.containers.tfjs.weights import Entry, problem
 from exporters.errors import ArtifactError
 from exporters.network import layers
 from exporters.network.layers import Network
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 MODEL_FILE = "model.json"
@@ -64,7 +64,7 @@ def write(
     network = build.network.up_to([task.endpoint])
     made = graph.build(network, version.image_size)
     metadata: dict[str, Any] = {_RECORD: record.as_dict()}
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         metadata[_LABELS] = build.labels
     entries = list(_entries(build, version, network))
     # What is small comes last: kernels and biases lie where they were published.

@@ -94,7 +94,7 @@ def test_it_is_the_auxiliary_classifier(published, reference, parity_images):
     assert report.main_output == "logits"
     assert report.main.relative_error <= 2e-5
     assert report.main.top_1 == 1
-    assert report.weights.count == len(stored) == 366
+    assert report.weights.count == len(stored) == 378
 
 
 @pytest.mark.slow

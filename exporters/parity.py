@@ -64,7 +64,7 @@ class ToleranceWithExceptions(Tolerance):
       of_small: for images smaller than 299 x 299; None if they are no exception.
     """
 
-    outputs: Mapping[str, Tolerance]
+    outputs: Mapping[str, Tolerance] = dataclasses.field(hash=False)
     of_small: Tolerance | None = None
 
     def of(self, output: Output, image_size: tuple[int, int] | None) -> Tolerance:

@@ -137,7 +137,8 @@ def compare_folded_weights(
                 expected_kernel,
                 expected_bias,
                 rounded.get(layer.input),
-                activations,
+                activations.largest_means[layer.input]
+                * (1 if layer.input == network.input else _MEANS_FACTOR),
             )
         wrong += [
             f"{name}: {problem}"
@@ -305,9 +306,12 @@ def _integer_problems(
     expected_kernel: np.ndarray,
     expected_bias: np.ndarray,
     source: Quantization | None,
-    activations: Activations,
+    largest_means: np.ndarray,
 ) -> tuple[str | None, str | None]:
-    """What is wrong with the kernel, and with the bias, of a layer in integers."""
+    """What is wrong with the kernel, and with the bias, of a layer in integers.
+
+    Its input has means that a writer may have made good for up to `largest_means`.
+    """
     if source is None:
         return "computes with integers of an input that is not rounded", None
     input_scale = float(source.scale[0])
@@ -322,9 +326,9 @@ def _integer_problems(
         return None, "not in steps of input times kernel"
     assert kernel.quantization is not None
     moved = kernel.quantization.dequantize(kernel.values) - expected_kernel
-    means = activations.largest_means[layer.input] * _MEANS_FACTOR
     moved = moved.sum(axis=tuple(range(moved.ndim - 2)))
-    shift = np.abs(moved.T @ means) + _DEVIATIONS * np.sqrt(moved.T**2 @ means**2)
+    shift = np.abs(moved.T @ largest_means)
+    shift += _DEVIATIONS * np.sqrt(moved.T**2 @ largest_means**2)
     values = given.dequantize(bias.values)
     bad = ~(np.abs(values - expected_bias) <= step * _HALF_STEP + shift)
     return None, _difference(values, expected_bias, bad)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.network import inception_resnet_v2 as network
+from exporters.network import tensorflow_internals
 from exporters.network.tasks import FEATURE_VECTOR, Task
 from exporters.network.tf_slim_compat import import_tf_slim
 
@@ -184,19 +185,10 @@ def _variables_hashed_by_identity() -> Iterator[None]:
     """
     import tensorflow.compat.v1 as tf
 
-    with tf.Graph().as_default():
-        was_enabled = not _is_hashable(tf.constant(0))
+    was_enabled = tensorflow_internals.has_tensor_equality()
     tf.disable_tensor_equality()
     try:
         yield
     finally:
         if was_enabled:
             tf.enable_tensor_equality()
-
-
-def _is_hashable(value: object) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True

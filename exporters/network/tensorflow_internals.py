@@ -61,6 +61,16 @@ def framework_ops() -> Any:
         raise TensorFlowInternalsError(what) from error
 
 
+def has_tensor_equality() -> bool:
+    """Returns whether `==` compares the numbers of tensors, as TF2 does."""
+    import tensorflow as tf
+
+    found = getattr(tf.Tensor, "_USE_EQUALITY", None)
+    if not isinstance(found, bool):
+        raise TensorFlowInternalsError("tensors do not say how they compare")
+    return found
+
+
 def capture(tensor: tf.Tensor) -> tf.Tensor:
     """Returns what stands for an outside tensor in the function being traced."""
     import tensorflow as tf

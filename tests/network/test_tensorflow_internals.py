@@ -53,6 +53,13 @@ def test_framework_ops(tf, monkeypatch):
         tensorflow_internals.framework_ops()
 
 
+def test_tensor_equality(tf, monkeypatch):
+    assert tensorflow_internals.has_tensor_equality()
+    monkeypatch.delattr(tf.Tensor, "_USE_EQUALITY")
+    with moved("do not say how they compare"):
+        tensorflow_internals.has_tensor_equality()
+
+
 def test_capture(tf):
     variable = tf.Variable(3.0)
 

@@ -226,8 +226,9 @@ def open(path: Path) -> OpenedArtifact:
             return _run(runner, images * 2 - 1 if is_signed else images)
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(
-                f"{path} cannot be run on images of the shape {list(images.shape)}; it "
-                f"was changed. TFLite's interpreter says: {first_line(error)}"
+                f"{path} cannot be run on images of the shape {list(images.shape)}. It "
+                f"was changed, or its numbers are beyond the runtime. TFLite's "
+                f"interpreter says: {first_line(error)}"
             ) from error
 
     return OpenedArtifact(

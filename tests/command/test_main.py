@@ -864,8 +864,8 @@ def test_trouble_is_told_in_a_few_lines(irv2, trouble, what):
 DAMAGED = {
     f"artifacts/{CLASSIFIER}": [f"{CLASSIFIER} is damaged"],
     "saved_model": [
-        "saved_model cannot be loaded as a TF2 SavedModel",
-        "damaged or incomplete",
+        "saved_model cannot be read as a TF2 SavedModel",
+        "incomplete or damaged",
     ],
 }
 
@@ -1128,16 +1128,18 @@ def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_real_process_that_is_asked_to_end(tmp_path, number):
+    """While it writes, which here takes long enough to be met."""
+    program = (
+        "import time\n"
+        "from checkpoints import stand_in\n"
+        "from exporters.command.main import main\n"
+        "write = stand_in.write_v1\n"
+        "stand_in.write_v1 = lambda *given: (write(*given), time.sleep(60))\n"
+        "main()\n"
+    )
+    command = ["stand-in", "--raw", "--output", "new/x.ckpt"]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "exporters.command.main",
-            "stand-in",
-            "--raw",
-            "--output",
-            "new/x.ckpt",
-        ],
+        [sys.executable, "-c", program, *command],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

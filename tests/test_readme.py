@@ -315,7 +315,7 @@ def test_pages_as_they_are_typed(place, page):
                 assert shown.splitlines()[-1] in imagenet_labels(), block
         elif block.language == "bash":
             for words in block.commands:
-                if words[0] == "cp" or words[1:2] and words[1] in QUICK:
+                if words[0] == "cp" or (words[1:2] and words[1] in QUICK):
                     run(["sh", "-c", " ".join(words)], place)
 
 

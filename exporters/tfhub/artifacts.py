@@ -240,7 +240,7 @@ def _open(path: Path) -> HubArtifact:
         # Reading a variable compares it with its checksum.
         weights = open_checkpoint(path / "variables" / "variables", check_layout=False)
     except CheckpointError as error:
-        raise ArtifactError(f"{path} is damaged: {error} Export it again.") from error
+        raise ArtifactError(str(error)) from error
     opened, row = formats.open_artifact(path)
     opened.close()
     return _facts(path, opened, row, weights)

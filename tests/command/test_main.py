@@ -746,11 +746,11 @@ TROUBLE = {
     ),
     "text for an artifact": (
         [*VERIFY, "artifacts/model.onnx.txt"],
-        ["model.onnx.txt is no artifact of a known format", "an .onnx file"],
+        ["model.onnx.txt is no artifact of a known format", ".onnx, .tflite"],
     ),
     "empty file for an artifact": (
         [*VERIFY, "empty.tflite"],
-        ["empty.tflite is empty", "a .tflite file"],
+        ["empty.tflite is empty", ".onnx, .tflite"],
     ),
     "pipe for an artifact": ([*VERIFY, "pipe"], ["pipe is no artifact"]),
     "directory without artifacts": (

@@ -23,6 +23,7 @@ from exporters.command import main
 from exporters.exporting import export
 from exporters.formats import FORMATS, select, select_tasks
 from exporters.labels import imagenet_labels
+from exporters.parity import ToleranceWithExceptions
 from exporters.tfhub.cache import install
 
 ROOT = Path(__file__).parents[1]
@@ -217,6 +218,22 @@ def formats_of(words: list[str]) -> list[str]:
     """Returns the formats that `make export` makes."""
     (command,) = (words for words in made(words) if words[1] == "export")
     return main._parse(command[1:]).formats
+
+
+def test_limits_are_those_that_are_asked():
+    text = (ROOT / "docs/verify.md").read_text(encoding="utf-8")
+    quantized = FORMATS["onnx-int8"].tolerance
+    assert isinstance(quantized, ToleranceWithExceptions)
+    assert isinstance(quantized.of_small, ToleranceWithExceptions)
+    for limit in (
+        FORMATS["v4"].tolerance,
+        FORMATS["tflite-float16"].tolerance,
+        quantized,
+        quantized.outputs["Logits"],
+        quantized.of_small.outputs["Logits"],
+    ):
+        row = f"| at most {limit.max_error:g} | at least {limit.min_cosine:g} |"
+        assert row in text
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -59,8 +59,10 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of each command."""
-        lines = self.text.replace("\\\n", " ").splitlines()
+        """The words of each command, those in $( ) first, whose output counts as "x"."""
+        text = self.text.replace("\\\n", " ")
+        lines = [*re.findall(r"\$\((.*?)\)", text), *text.splitlines()]
+        lines = [re.sub(r"\$\(.*?\)", "x", line) for line in lines]
         return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 

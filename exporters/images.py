@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from exporters.errors import is_of_the_machine
+
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _CENTRAL_FRACTION = 0.875
 
@@ -97,7 +99,9 @@ def _read(file: Path) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel")
             return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow raises a dozen types for damaged files.
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
         reason = str(error) or type(error).__name__
         raise ImageError(
             f"{file} cannot be read as an image: {reason}. Expected a JPEG or PNG file."

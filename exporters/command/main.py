@@ -630,7 +630,12 @@ def _told(error: BaseException) -> tuple[int, str]:
     """Returns the exit code of an error, and what people are told."""
     from checkpoints.errors import CheckpointError
     from checkpoints.http_transfer import DownloadError
-    from exporters.errors import ArtifactError, ExportError, UnknownFormatError
+    from exporters.errors import (
+        ArtifactError,
+        ExportError,
+        UnknownFormatError,
+        is_of_the_machine,
+    )
     from exporters.images import ImageError
 
     match error:
@@ -650,6 +655,8 @@ def _told(error: BaseException) -> tuple[int, str]:
             names = [str(name) for name in (error.filename, error.filename2) if name]
             file = " and ".join(names) or "a file"
             return EXIT_BAD_INPUT, f"{file}: {error.strerror}"
+        case _ if is_of_the_machine(error):
+            return EXIT_BAD_INPUT, f"not enough memory, or room: {error}"
     lines = traceback.format_exception(error)
     return EXIT_FAULT, "a fault of irv2's own:\n" + "".join(lines).rstrip()
 

@@ -512,7 +512,7 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         type=_path,
         required=True,
-        help="V1 file, V2 prefix, directory, or .tar.gz",
+        help="file, V2 prefix, directory or .tar.gz of weights",
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fake_format
 import numpy as np
+import onnx
 import published_directories
 import pytest
 from PIL import Image
@@ -591,6 +592,9 @@ def trouble(place):
     (place / "text.ckpt").write_text("a checkpoint, or so they say\n")
     (place / "empty.tflite").write_bytes(b"")
     (place / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    newer = onnx.ModelProto(ir_version=99, graph=onnx.GraphProto(name="graph"))
+    newer.opset_import.add(version=17)
+    (place / "newer.onnx").write_bytes(newer.SerializeToString())
     (place / "truncated.ckpt").write_bytes(content[: len(content) // 2])
     (place / "archive.tar.gz").write_bytes(b"\x1f\x8b" + content)
     weights = fake_format.variables()
@@ -746,11 +750,11 @@ TROUBLE = {
     ),
     "text for an artifact": (
         [*VERIFY, "artifacts/model.onnx.txt"],
-        ["model.onnx.txt is no artifact of a known format", "an .onnx file"],
+        ["model.onnx.txt is no artifact of a known format", ".onnx, .tflite"],
     ),
     "empty file for an artifact": (
         [*VERIFY, "empty.tflite"],
-        ["empty.tflite is empty", "a .tflite file"],
+        ["empty.tflite is empty", ".onnx, .tflite"],
     ),
     "pipe for an artifact": ([*VERIFY, "pipe"], ["pipe is no artifact"]),
     "directory without artifacts": (
@@ -783,6 +787,10 @@ TROUBLE = {
     "empty file to inspect": (
         ["inspect", "empty.tflite"],
         ["empty.tflite is empty", "What can be inspected", ".onnx"],
+    ),
+    "what a library says": (
+        ["inspect", "newer.onnx"],
+        ["cannot open newer.onnx", "Unsupported model IR version: 99, max supported"],
     ),
     "pipe to inspect": (["inspect", "pipe"], ["pipe is a named pipe"]),
     "directory of nothing to inspect": (

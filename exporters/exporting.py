@@ -202,9 +202,9 @@ def export(
         calibration = calibrations.calibration_images(
             Path(calibration_images), options.image_size
         )
-    for found in (parity_images, calibration):
-        if found and found.note:
-            progress(Note(found.note))
+    found = [of.note for of in (parity_images, calibration) if of and of.note]
+    for note in dict.fromkeys(found):
+        progress(Note(note))
 
     start = time.monotonic()
     if not isinstance(checkpoint, Checkpoint):

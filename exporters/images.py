@@ -17,6 +17,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 _KINDS = "a JPEG, PNG, BMP or WebP file"
 _NAMED = f"files named {', '.join(SUFFIXES)}"
 _MOST_NAMED = 20
+_MOST_TRIED = 256
 _CENTRAL_FRACTION = 0.875
 
 
@@ -68,8 +69,9 @@ def read_directory(
 ) -> DirectoryImages:
     """Reads the images in a directory and all directories in it; see `read`.
 
-    What cannot be read does not end it. Hidden files, such as those that macOS leaves,
-    are no images.
+    What cannot be read does not end it; all of it is named if there are no more than 256
+    files, and else as much as was come across. Hidden files, such as those that macOS
+    leaves, are no images.
 
     Args:
       directory: where to look.
@@ -90,13 +92,14 @@ def read_directory(
     found: dict[int, np.ndarray] = {}
     damaged: dict[Path, str] = {}
     for number in dict.fromkeys([*spread, *range(len(files))]):
-        if len(found) == count:
+        if len(found) == count and len(files) > _MOST_TRIED:
             break
         try:
             pixels = _decoded(files[number])
         except _UnreadableError as error:
             damaged[files[number]] = str(error)
-        else:
+            continue
+        if len(found) < count:
             found[number] = preprocess(pixels, height, width)
     skipped = {path: damaged[path] for path in sorted(damaged)} | others
     if not found:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from checkpoints.layout import MovingAveragesError
-from checkpoints.reader import open_checkpoint
+from checkpoints.reader import Checkpoint, open_checkpoint
 from examples import digits
 from exporters.build import ExportOptions
 from exporters.errors import MissingLibraryError
@@ -146,3 +146,24 @@ def test_all_give_what_the_training_graph_gives(
                 continue
         error = np.abs(found - expected).max() / np.abs(expected).max()
         assert error < 2e-5, row.name
+
+
+def test_without_its_classifier_it_still_gives_features(fine_tuned, graphs, tmp_path):
+    whole = open_checkpoint(fine_tuned.directory, moving_averages="use")
+    features = Checkpoint(
+        {name: value for name, value in whole.items() if "/Logits/" not in name},
+        path=whole.path,
+    )
+    assert features.num_classes is None
+    with Reference(features, graphs) as reference:
+        done = export(
+            features,
+            tmp_path,
+            formats=["onnx-float32"],
+            options=ExportOptions(image_size=SIZE),
+            images=ParityDigits(fine_tuned.images),
+            reference=reference,
+        )
+    (made,) = done.artifacts
+    assert made.task == "feature_vector"
+    assert made.is_kept, made.failures

@@ -145,13 +145,17 @@ def test_a_limit_spreads_over_all_files(tmp_path):
     assert len(images.read_directory(tmp_path, 75, 75, limit=20).files) == 10
 
 
-def test_others_take_the_places_of_what_cannot_be_read(tmp_path):
+def test_others_take_the_places_of_what_cannot_be_read(tmp_path, monkeypatch):
     for number in range(10):
         save(tmp_path / f"{number}.png", grey(20 * number))
     for number in (2, 3):
         (tmp_path / f"{number}.png").write_text("text")
     found = images.read_directory(tmp_path, 75, 75, limit=4)
     assert [file.stem for file in found.files] == ["0", "1", "5", "7"]
+    assert levels_of(found) == [0, 20, 100, 140]
+    assert [file.stem for file in found.skipped] == ["2", "3"]
+    monkeypatch.setattr(images, "_MOST_TRIED", 9)
+    found = images.read_directory(tmp_path, 75, 75, limit=4)
     assert levels_of(found) == [0, 20, 100, 140]
     assert [file.stem for file in found.skipped] == ["2"]
 

@@ -48,6 +48,7 @@ _FILE_SIZE = 86
 _DIGIT_SIZE = 64
 """Pixels of the digit in the middle of its file: 8 for each pixel of its own."""
 _BATCH_SIZE = 32
+_EVALUATED_AT_ONCE = 33
 _LEARNING_RATE = 8e-4
 _WARM_UP_STEPS = 20
 _BATCH_NORM_MOMENTUM = 0.9
@@ -178,9 +179,12 @@ def train(
         with tf.Session() as session:
 
             def evaluate() -> np.ndarray:
-                parts = np.array_split(held_out.images, 10)
-                found = [session.run(evaluated, {images: part}) for part in parts]
-                return np.concatenate(found)
+                return np.concatenate(
+                    [
+                        session.run(evaluated, {images: part})
+                        for part in in_batches(held_out.images)
+                    ]
+                )
 
             session.run(tf.global_variables_initializer())
             value = float("nan")
@@ -193,6 +197,12 @@ def train(
             raw_logits = evaluate()
             tf.train.Saver(averages.variables_to_restore()).restore(session, prefix)
             return Trained(Path(prefix), float(value), evaluate(), raw_logits)
+
+
+def in_batches(images: np.ndarray) -> list[np.ndarray]:
+    """Parts images into batches that need little memory."""
+    starts = range(0, len(images), _EVALUATED_AT_ONCE)
+    return [images[start : start + _EVALUATED_AT_ONCE] for start in starts]
 
 
 def _logits(images: tf.Tensor, *, is_training: bool) -> tf.Tensor:

@@ -26,7 +26,6 @@ from exporters.errors import MissingLibraryError
 from exporters.formats import open_artifact
 from exporters.verification import find_artifacts
 
-_BATCHES = 10
 _ALLOWED = 0.01
 """By how much an artifact may be right less often than the network."""
 
@@ -65,7 +64,7 @@ def score(path: Path, held_out: digits.Digits, expected: np.ndarray) -> Score:
         if artifact.image_size not in (None, (digits.IMAGE_SIZE,) * 2):
             return Score(row.name, files.size(path), why="takes larger images only")
         main = next(iter(artifact.outputs))
-        parts = np.array_split(held_out.images, _BATCHES)
+        parts = digits.in_batches(held_out.images)
         try:
             logits = np.concatenate([artifact.run(part)[main] for part in parts])
         except MissingLibraryError as error:

@@ -488,7 +488,7 @@ def _add_options(group: Any) -> None:
         "--calibration-images",
         metavar="DIR",
         type=_path,
-        help="JPEG or PNG to quantize with; default: generated",
+        help="images to quantize with; default: generated",
     )
 
 
@@ -521,7 +521,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "--images",
         metavar="DIR",
         type=_path,
-        help="JPEG or PNG to compare on; default: generated",
+        help="images to compare on; default: generated",
     )
 
 

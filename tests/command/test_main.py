@@ -358,6 +358,41 @@ def test_export_compares_on_images_of_a_directory(irv2, place):
     assert found["parity"]["images"] == {"75 x 75": 8}
 
 
+def odd_images(directory):
+    """Some that can be read, one of them further down, and some that cannot."""
+    directory.mkdir()
+    (directory / "n01440764").mkdir()
+    green = Image.new("RGB", (90, 90), (10, 200, 30))
+    green.save(directory / "n01440764" / "ILSVRC2012_val_00000293.JPEG")
+    green.save(directory / "green.webp")
+    (directory / "empty.jpg").touch()
+    (directory / "notes.png").write_text("no image")
+    (directory / "._green.jpg").write_bytes(b"\0\5\26\7")
+    return "Not read in images: empty.jpg (empty), notes.png (no image in it)."
+
+
+def test_images_that_cannot_be_read_are_named_before_long_work(irv2, place):
+    note = odd_images(place / "images")
+    done = irv2(*EXPORT, "--images", "images")
+    assert done.code == 0
+    assert "compared on 2 images of images and 6 generated ones." in done.err
+    assert done.err.count(note) == 1
+    assert done.err.index(note) < done.err.index("read good.ckpt")
+    done = irv2(*VERIFY, "out", "--images", "images")
+    assert done.code == 0
+    assert done.err.index(note) < done.err.index("read good.ckpt")
+
+
+def test_calibration_images_that_cannot_be_read_are_named(irv2, place):
+    note = odd_images(place / "images")
+    arguments = ["export", "--checkpoint", "text.ckpt", "--output", "out"]
+    arguments += ["--formats", "onnx-int8", "--calibration-images", "images"]
+    (place / "text.ckpt").write_text("a checkpoint, or so they say")
+    done = irv2(*arguments)
+    assert done.code == main.EXIT_BAD_INPUT
+    assert note in done.err
+
+
 def test_export_replaces_only_by_force(irv2, place):
     irv2(*EXPORT)
     (place / "out" / FEATURES).write_bytes(b"old")
@@ -730,7 +765,7 @@ TROUBLE = {
     ),
     "an image that cannot be read": (
         export(images="broken images"),
-        ["cat.jpg cannot be read as an image"],
+        ["broken images holds no images; not read: cat.jpg (no image in it)"],
     ),
     "existing artifact": (
         export(output="artifacts", tasks="classification"),

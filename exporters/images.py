@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png")
+"""Of the files that are taken for images, in lower case."""
+
 _CENTRAL_FRACTION = 0.875
 
 
@@ -49,11 +52,11 @@ def files_in(directory: Path, limit: int | None = None) -> list[Path]:
     files = sorted(
         path
         for path in directory.iterdir()
-        if path.suffix.lower() in _SUFFIXES and not path.is_dir()
+        if path.suffix.lower() in SUFFIXES and not path.is_dir()
     )
     if not files:
         raise ImageError(
-            f"{directory} holds no images. Expected files named {', '.join(_SUFFIXES)}."
+            f"{directory} holds no images. Expected files named {', '.join(SUFFIXES)}."
         )
     count = min(len(files), limit or len(files))
     return [files[i * len(files) // count] for i in range(count)]
@@ -84,15 +87,27 @@ def read(files: Sequence[Path], height: int = 299, width: int = 299) -> np.ndarr
     """
     result = np.empty((len(files), height, width, 3), np.float32)
     for image, file in zip(result, files):
-        image[:] = _resize(_read(file), height, width)
+        image[:] = preprocess(decode(file, str(file)), height, width)
     return result
 
 
-def _read(file: Path) -> np.ndarray:
-    """Returns the pixels of an image, uint8 [height, width, 3]."""
+def decode(source: Path | bytes, name: str) -> np.ndarray:
+    """Returns the pixels of an image, as they are stored.
+
+    Args:
+      source: a JPEG or PNG file, or the content of one.
+      name: what to call it in an error.
+
+    Returns:
+      uint8 [height, width, 3], RGB.
+
+    Raises:
+      ImageError: it cannot be read.
+    """
     from PIL import Image
 
     try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=("JPEG", "PNG")) as image:
             if image.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel")
@@ -100,12 +115,21 @@ def _read(file: Path) -> np.ndarray:
     except Exception as error:  # Pillow raises a dozen types for damaged files.
         reason = str(error) or type(error).__name__
         raise ImageError(
-            f"{file} cannot be read as an image: {reason}. Expected a JPEG or PNG file."
+            f"{name} cannot be read as an image: {reason}. Expected a JPEG or PNG file."
         ) from error
 
 
-def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crops and resizes uint8 pixels to float32 in [0, 1]."""
+def preprocess(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Crops and resizes an image as TF-Slim's evaluation does; see `read`.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+
+    Returns:
+      float32 [height, width, 3] in [0, 1].
+    """
     for axis in (0, 1):
         full = pixels.shape[axis]
         start = int((full - full * _CENTRAL_FRACTION) / 2)

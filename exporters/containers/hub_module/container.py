@@ -126,6 +126,10 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: trained[DEFAULT]
         }
 
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = load(_INFERENCE).run(signature, images, [DEFAULT])
+        return {task.output: found[DEFAULT]}
+
     def weights() -> dict[str, StoredWeight]:
         with _damage_reported(path):
             names = reader.get_variable_to_shape_map()
@@ -142,6 +146,7 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: Output("feature_vector", is_training=True),
         },
         run=run,
+        main_only=main_only,
         weights=weights,
     )
 

@@ -217,6 +217,9 @@ def open(path: Path) -> OpenedArtifact:
                 results[f"{_SERVING}/{name}"] = value
         return {name: value.numpy() for name, value in results.items()}
 
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {task.output: model(tf.constant(images)).numpy()}
+
     return OpenedArtifact(
         format=format_name,
         task=task,
@@ -230,6 +233,7 @@ def open(path: Path) -> OpenedArtifact:
             **({f"{_SERVING}/{task.output}": Output(task.output)} if serving else {}),
         },
         run=run,
+        main_only=main_only,
         weights=lambda: {
             variable.name.removesuffix(":0"): StoredWeight(variable.numpy())
             for variable in _variables_of(model)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from checkpoints.download import fetch
     from checkpoints.reader import open_checkpoint
     from exporters.build import ExportOptions
+    from exporters.evaluation.evaluating import evaluate
     from exporters.exporting import export
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
@@ -30,6 +31,7 @@ _PLACES = {
     "ExportOptions": "exporters.build",
     "Note": "exporters.progress",
     "Step": "exporters.progress",
+    "evaluate": "exporters.evaluation.evaluating",
     "export": "exporters.exporting",
     "fetch": "checkpoints.download",
     "inspect": "exporters.inspection",
@@ -45,6 +47,7 @@ __all__ = [
     "ExportOptions",
     "Note",
     "Step",
+    "evaluate",
     "export",
     "fetch",
     "inspect",

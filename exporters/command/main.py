@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from exporters.command import show
+from exporters.command import evaluation, show
 from exporters.command.console import Console
 
 if TYPE_CHECKING:
@@ -169,6 +169,27 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
     return _exit_code(done.artifacts)
 
 
+def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.evaluation.evaluating import evaluate
+
+    with show.Steps(console) as progress:
+        done = evaluate(
+            arguments.artifacts,
+            arguments.images,
+            checkpoint=arguments.checkpoint,
+            ground_truth=arguments.ground_truth,
+            labels=arguments.labels,
+            label_offset=arguments.label_offset,
+            image_size=arguments.image_size,
+            batch_size=arguments.batch_size,
+            state=arguments.state,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    evaluation.show(console, done, arguments.json)
+    return EXIT_BAD_INPUT if any(item.error for item in done.artifacts) else 0
+
+
 def _exit_code(artifacts: Iterable[ExportedArtifact | VerifiedArtifact]) -> int:
     artifacts = list(artifacts)
     if any(item.report and not item.report.passed for item in artifacts):
@@ -266,6 +287,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         _add_inspect,
         _add_export,
         _add_verify,
+        _add_evaluate,
         _add_install,
         _add_uninstall,
         _add_pack,
@@ -404,6 +426,56 @@ def _add_verify(commands: Any) -> None:
     _add_json(added)
 
 
+def _add_evaluate(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _evaluate,
+        "evaluate",
+        "Count how often artifacts, or the checkpoint, are right.",
+        "artifacts --images imagenet/validation",
+        "model.onnx --checkpoint CHECKPOINT --images photos \\\n"
+        "      --ground-truth labels.txt --state evaluation.state",
+    )
+    added.add_argument(
+        "artifacts", type=_path, nargs="*", help="artifacts, or directories of them"
+    )
+    added.add_argument(
+        "--images",
+        metavar="PATH",
+        type=_path,
+        required=True,
+        help="directory of a folder per class, or TFRecords",
+    )
+    added.add_argument(
+        "--ground-truth",
+        metavar="FILE",
+        type=_path,
+        help="labels of the images of a directory",
+    )
+    _add_checkpoint(added, required=False)
+    _add_moving_averages(added)
+    added.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=_path,
+        help="names of the classes, one a line",
+    )
+    added.add_argument(
+        "--label-offset",
+        metavar="N",
+        type=int,
+        help="added to numbers of classes; default: found",
+    )
+    _add_running(added)
+    added.add_argument(
+        "--state",
+        metavar="FILE",
+        type=_path,
+        help="keep how far it is here, and go on from there",
+    )
+    _add_json(added)
+
+
 def _add_install(commands: Any) -> None:
     added = _add_command(
         commands,
@@ -506,12 +578,28 @@ def _add_output(parser: argparse.ArgumentParser, metavar: str, help: str) -> Non
     )
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image-size",
+        metavar="SIZE",
+        type=_image_size,
+        help="for what takes any size; default: 299",
+    )
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        default=8,
+        help="images that are run together; default: 8",
+    )
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="PATH",
         type=_path,
-        required=True,
+        required=required,
         help="V1 file, V2 prefix, directory, or .tar.gz",
     )
 
@@ -630,7 +718,12 @@ def _told(error: BaseException) -> tuple[int, str]:
     """Returns the exit code of an error, and what people are told."""
     from checkpoints.errors import CheckpointError
     from checkpoints.http_transfer import DownloadError
-    from exporters.errors import ArtifactError, ExportError, UnknownFormatError
+    from exporters.errors import (
+        ArtifactError,
+        EvaluationError,
+        ExportError,
+        UnknownFormatError,
+    )
     from exporters.images import ImageError
 
     match error:
@@ -641,6 +734,7 @@ def _told(error: BaseException) -> tuple[int, str]:
         case (
             ArtifactError()
             | CheckpointError()
+            | EvaluationError()
             | ExportError()
             | ImageError()
             | UnknownFormatError()

@@ -33,6 +33,7 @@ COMMANDS = [
     "inspect",
     "export",
     "verify",
+    "evaluate",
     "install",
     "uninstall",
     "pack",

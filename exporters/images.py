@@ -104,7 +104,7 @@ def decode(source: Path | bytes, name: str) -> np.ndarray:
     Raises:
       ImageError: it cannot be read.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         file = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -112,6 +112,10 @@ def decode(source: Path | bytes, name: str) -> np.ndarray:
             if image.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel")
             return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:  # Which names an object of Python's.
+        raise ImageError(
+            f"{name} cannot be read as an image: it is neither a JPEG nor a PNG file."
+        ) from error
     except Exception as error:  # Pillow raises a dozen types for damaged files.
         reason = str(error) or type(error).__name__
         raise ImageError(

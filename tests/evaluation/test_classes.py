@@ -106,7 +106,7 @@ def test_numbers_of_own_classes(labels, offset):
 )
 def test_what_is_ambiguous_is_asked_for(labels, classes):
     names = imagenet_labels() if classes == 1001 else None
-    with pytest.raises(EvaluationError, match="cannot be told.*--label-offset: 0 if"):
+    with pytest.raises(EvaluationError, match=r"cannot be told.*--label-offset: 0 if"):
         assign(labels, classes, names)
     found = assign(labels, classes, names, offset=0)
     assert found.classes.tolist() == labels
@@ -146,7 +146,7 @@ def test_labels_of_two_kinds_are_of_the_kind_that_most_have():
 def test_no_label_at_all():
     found = imagenet(["tench", None])
     assert found.unknown == {"no label": 1}
-    with pytest.raises(EvaluationError, match="No label is a class.*Found: a, b"):
+    with pytest.raises(EvaluationError, match=r"No label is a class.*Found: a, b"):
         imagenet(["a", "b"])
     with pytest.raises(EvaluationError, match="No label is the number of a class"):
         imagenet([5000])

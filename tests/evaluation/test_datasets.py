@@ -114,7 +114,7 @@ def test_kaggles_list(flat):
 def test_the_devkits_numbers_are_refused(flat):
     numbers = [490, 361, 171, 822, 297, 482, 13, 704, 599, 164, 5]
     file = ground_truth(flat, "\n".join(map(str, numbers)))
-    with pytest.raises(EvaluationError, match="devkit.*order of its own.*synsets"):
+    with pytest.raises(EvaluationError, match=r"devkit.*order of its own.*synsets"):
         open_dataset(flat, file)
 
 
@@ -139,7 +139,7 @@ def test_a_ground_truth_that_is_no_text(flat):
 
 
 def test_images_without_labels(flat):
-    with pytest.raises(EvaluationError, match="without labels.*--ground-truth"):
+    with pytest.raises(EvaluationError, match=r"without labels.*--ground-truth"):
         open_dataset(flat)
     found = open_dataset(flat, needs_labels=False)
     assert [label for _, label in rows(found)] == [None] * 3
@@ -229,9 +229,9 @@ def test_damaged_records_stay_and_are_named(tmp_path):
 
 
 def test_nothing_to_be_found(tmp_path):
-    with pytest.raises(EvaluationError, match="nowhere does not exist. Expected"):
+    with pytest.raises(EvaluationError, match=r"nowhere does not exist\. Expected"):
         open_dataset(tmp_path / "nowhere")
-    with pytest.raises(EvaluationError, match="holds no images. Found: nothing"):
+    with pytest.raises(EvaluationError, match=r"holds no images\. Found: nothing"):
         open_dataset(tmp_path)
     (tmp_path / "notes.txt").write_text("no image")
     with pytest.raises(EvaluationError, match=r"Found: notes\.txt \(neither JPEG"):

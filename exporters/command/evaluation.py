@@ -1,4 +1,4 @@
-"""What an evaluation looks like on the screen."""
+"""What evaluations and features look like on the screen."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from exporters.command.tables import Cell, Column, Verdict
 from exporters.command.units import counted, duration
 
 if TYPE_CHECKING:
+    from exporters.evaluation.comparing import FeatureComparison
     from exporters.evaluation.evaluating import (
         Agreement,
         EvaluatedArtifact,
         Evaluation,
     )
+    from exporters.evaluation.features import Features
 
 _MOST_NAMED = 10
 _MOST_CLASSES = 20
@@ -182,3 +184,54 @@ def _listed(
         console.say(f"{what}: {told}")
     if more := items[_MOST_NAMED:]:
         console.say(f"and {len(more):,} more; --json has all")
+
+
+def features(console: Console, done: Features, as_json: bool) -> None:
+    """Prints where vectors were written; what could not be used is said."""
+    _listed(console, done.problems, "cannot be used", "")
+    _listed(console, done.unreadable, "cannot be read", "")
+    if done.unreadable:
+        console.say(f"{counted(len(done.unreadable), 'image')} without a vector.")
+    if as_json:
+        console.result(json.dumps(done.as_dict(), indent=2))
+        return
+    total = done.written + done.before
+    rate = f", {done.written / done.seconds:.1f} images/s" if done.seconds > 1 else ""
+    console.say(f"{counted(total, 'vector')}, {done.written:,} of them new{rate}")
+    console.result(str(done.output))
+
+
+def comparison(console: Console, done: FeatureComparison, as_json: bool) -> None:
+    """Prints how the vectors of two artifacts go together."""
+    from exporters.evaluation.comparing import MIN_COMMON, MIN_COSINE
+
+    if as_json:
+        console.result(json.dumps(done.as_dict(), indent=2))
+        return
+    verdict = "may join" if done.may_join else "MAY NOT JOIN"
+    console.fields(
+        [
+            ("images", f"{done.count:,} in both"),
+            ("only in one", f"{done.only_first:,} and {done.only_second:,}"),
+            ("cosine", f"{done.mean_cosine:.6f} on average"),
+            ("smallest cosine", f"{done.min_cosine:.6f}"),
+            ("found itself", _percent(done.found_itself)),
+            *(
+                (f"of {k} nearest", f"{share:.2%} the same")
+                for k, share in done.common.items()
+            ),
+            ("rank correlation", f"{done.rank_correlation:.6f}"),
+            ("verdict", Verdict(verdict, done.may_join)),
+        ]
+    )
+    console.result(
+        f"\nTo join, {MIN_COMMON:.0%} of 10 neighbours have to be the same, and the "
+        f"cosine at least {MIN_COSINE:g}, on average. The worst images:"
+    )
+    rows: list[list[Cell]] = [
+        [name, f"{cosine:.6f}"]
+        for name, cosine in list(done.worst.items())[:_MOST_NAMED]
+    ]
+    console.table(
+        [Column("image", folds=True), Column("cosine", justify="right")], rows
+    )

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import mmap
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from exporters import images as image_files
@@ -102,7 +102,8 @@ def open_dataset(
       path: a directory, or a TFRecord file.
       ground_truth: labels of the images of a directory: one a line in the order of their
         names, or "name label" in each line, with a space, tab or comma between.
-      needs_labels: whether images without labels are of no use.
+      needs_labels: whether images without labels are of no use. If they are, images in
+        subdirectories are found as well, and have none.
 
     Raises:
       EvaluationError: there are no images, or they have no labels.
@@ -149,13 +150,11 @@ def _directory(path: Path, ground_truth: Path | None, needs_labels: bool) -> Dat
     if records and not images:
         found = _tfrecords(path, records)
         problems |= {folder.name: "a directory beside records" for folder in folders}
-    elif images and (ground_truth or (not needs_labels and not folders)):
+    elif not needs_labels:
+        found, problems = _any_images(path), {}
+    elif images and ground_truth:
         problems |= {folder.name: "a directory beside images" for folder in folders}
-        found = (
-            _with_ground_truth(path, images, ground_truth)
-            if ground_truth
-            else Dataset(path, _FLAT, [Example(i.name, None, i) for i in images])
-        )
+        found = _with_ground_truth(path, images, ground_truth)
     elif folders:
         problems |= {
             child.name: "it lies beside the directories of classes"
@@ -177,20 +176,34 @@ def _is_image(path: Path) -> bool:
 
 def _class_folders(path: Path, folders: Iterable[Path]) -> Dataset:
     examples: list[Example] = []
-    empty, problems = [], {}
+    empty: list[str] = []
+    problems: dict[str, str] = {}
     for folder in folders:
         before = len(examples)
-        for file in sorted(folder.rglob("*")):
-            name = file.relative_to(path).as_posix()
-            if file.is_dir() or file.name.startswith("."):
-                continue
-            if _is_image(file):
-                examples.append(Example(name, folder.name, file))
-            else:
-                problems[name] = "neither JPEG nor PNG by its name"
+        examples += _below(folder, path, folder.name, problems)
         if len(examples) == before:
             empty.append(folder.name)
     return Dataset(path, _CLASS_FOLDERS, examples, tuple(empty), problems)
+
+
+def _any_images(path: Path) -> Dataset:
+    problems: dict[str, str] = {}
+    examples = list(_below(path, path, None, problems))
+    return Dataset(path, _FLAT, examples, problems=problems)
+
+
+def _below(
+    folder: Path, path: Path, label: str | None, problems: dict[str, str]
+) -> Iterator[Example]:
+    """Yields the images in a folder and in those in it; notes what else is there."""
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_dir() or file.name.startswith("."):
+            continue
+        if _is_image(file):
+            yield Example(name, label, file)
+        else:
+            problems[name] = "neither JPEG nor PNG by its name"
 
 
 def _with_ground_truth(path: Path, images: list[Path], file: Path) -> Dataset:

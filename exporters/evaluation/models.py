@@ -15,6 +15,7 @@ from exporters import manifest
 from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError, EvaluationError, MissingLibraryError
 from exporters.evaluation.batches import Size
+from exporters.evaluation.state import fingerprint
 from exporters.formats import Format, open_artifact
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE, MINIMUM_IMAGE_SIZE
 from exporters.network.layers import NUM_CLASSES
@@ -59,7 +60,10 @@ class Model:
 
 
 def open_model(
-    path: Path, table: Mapping[str, Format], image_size: Size | None = None
+    path: Path,
+    table: Mapping[str, Format],
+    image_size: Size | None = None,
+    endpoint: str | None = None,
 ) -> Model:
     """Opens an artifact with its consumer's library.
 
@@ -67,17 +71,21 @@ def open_model(
       path: the artifact.
       table: of formats.
       image_size: (height, width) for artifacts that take any; None for 299 x 299.
+      endpoint: TF-Slim's name of an endpoint to give, averaged over all positions; None
+        for the task's own output.
 
     Raises:
-      ArtifactError: it cannot be read, or takes other images.
+      ArtifactError: it cannot be read, takes other images, or has no such endpoint.
     """
     artifact, row = open_artifact(path, table)
     try:
         size = _image_size(path, artifact, image_size)
+        run = _pooled(path, artifact, endpoint) if endpoint else artifact.predict
     except ArtifactError:
         artifact.close()
         raise
-    digests = files.digests(path)
+    digests = files.digests(path)  # By names that begin with the artifact's own.
+    parts = [(name.partition("/")[2], digest) for name, digest in digests.items()]
     return Model(
         name=str(path),
         format=row.name,
@@ -85,8 +93,8 @@ def open_model(
         record=artifact.record,
         image_size=size,
         first_class=artifact.first_class,
-        digest="\n".join(f"{name} {digest}" for name, digest in digests.items()),
-        run=artifact.predict,
+        digest=fingerprint(parts),
+        run=run,
         close=artifact.close,
     )
 
@@ -99,6 +107,34 @@ def _image_size(path: Path, artifact: OpenedArtifact, asked: Size | None) -> Siz
             f"{asked[0]} x {asked[1]}."
         )
     return bound or asked or (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
+
+
+def _pooled(
+    path: Path, artifact: OpenedArtifact, endpoint: str
+) -> Callable[[np.ndarray], np.ndarray]:
+    names = {
+        output.value: name
+        for name, output in artifact.outputs.items()
+        if not output.is_training
+    }
+    if endpoint not in names:
+        raise ArtifactError(
+            f"{path} has no endpoint {endpoint}; it has: {', '.join(sorted(names))}. "
+            "ONNX files have endpoints if they are exported with --endpoints."
+        )
+    return lambda images: pooled(artifact.run(images)[names[endpoint]])
+
+
+def pooled(values: np.ndarray) -> np.ndarray:
+    """Averages an endpoint over all positions.
+
+    Args:
+      values: [batch, height, width, channels], or [batch, channels].
+
+    Returns:
+      [batch, channels].
+    """
+    return values.mean(axis=tuple(range(1, values.ndim - 1)))
 
 
 def check_image_size(image_size: Size | None) -> None:
@@ -119,8 +155,10 @@ def of_checkpoint(
     reference: Reference,
     task: Task = CLASSIFICATION,
     image_size: Size | None = None,
+    endpoint: str | None = None,
 ) -> Model:
-    """The network of TF-Slim with a checkpoint's weights."""
+    """The network of TF-Slim with a checkpoint's weights; see `open_model`."""
+    value = endpoint or task.output
     return Model(
         name=CHECKPOINT,
         format="TF-Slim",
@@ -136,7 +174,7 @@ def of_checkpoint(
         image_size=image_size or (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE),
         first_class=0,
         digest=checkpoint.identity,
-        run=lambda images: reference.run(images, [task.output])[task.output],
+        run=lambda images: pooled(reference.run(images, [value])[value]),
         close=lambda: None,
     )
 

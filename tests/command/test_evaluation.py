@@ -6,12 +6,14 @@ import sys
 
 import colours
 import fake_format
+import numpy as np
 import pytest
 
 from checkpoints import stand_in
 from exporters import formats
 from exporters.command import main
-from exporters.evaluation import evaluating
+from exporters.evaluation import evaluating, features
+from exporters.evaluation.vectors import Vectors, write_part
 
 
 class Reference(fake_format.FakeReference):
@@ -22,7 +24,8 @@ class Reference(fake_format.FakeReference):
 def place(tmp_path, monkeypatch, fake_layout):
     """The working directory, with two artifacts, a checkpoint, and images."""
     monkeypatch.setitem(formats.FORMATS, "fake", fake_format.FORMAT)
-    monkeypatch.setattr(evaluating, "Reference", Reference)
+    for module in (evaluating, features):
+        monkeypatch.setattr(module, "Reference", Reference)
     monkeypatch.setattr("checkpoints.layout.num_classes", lambda variables: 8)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "artifacts").mkdir()
@@ -122,3 +125,41 @@ def test_trouble(irv2, place, arguments, expected):
     assert json.loads(out)["exit_code"] == 3
     assert "Traceback" not in err
     assert sorted(place.rglob("*")) == before
+
+
+# Features
+
+
+def test_features_and_their_comparison(irv2, place):
+    model = colours.artifact(place / "f.fake", task="feature_vector")
+    arguments = ["--images", "images", "--batch-size", "5", "--part-size", "20"]
+    code, out, err = irv2("features", model, *arguments, "--output", "one")
+    assert (code, out) == (0, "one\n")
+    assert "25 vectors, 25 of them new" in err
+    assert "cannot be read: 3/corrupt.png cannot be read as an image" in err
+    assert "1 image without a vector." in err
+    code, out, _ = irv2(
+        *("features", "--checkpoint", "colours.ckpt", *arguments, "--kind", "parquet"),
+        *("--image-size", "75", "--output", "other", "--json"),
+    )
+    found = json.loads(out)
+    assert (code, found["written"], found["output"]) == (0, 25, "other")
+    code, out, _ = irv2("compare-features", "one", "other")
+    assert code == 0
+    assert cells(out, "verdict") == ["verdict", "may join"]
+    assert cells(out, "images") == ["images", "25 in both"]
+    code, out, _ = irv2("compare-features", "one", "other", "--json")
+    assert json.loads(out)["may_join"] is True
+
+
+def test_features_that_may_not_join(irv2, place):
+    values = np.random.default_rng(0).normal(size=(2, 30, 8)).astype(np.float32)
+    for name, part in zip(("one", "other"), values):
+        names = [f"{number}.png" for number in range(30)]
+        write_part(place / name, "npz", Vectors(names, part, {"value": "logits"}))
+    code, out, _ = irv2("compare-features", "one", "other")
+    assert code == main.EXIT_MISMATCH
+    assert cells(out, "verdict") == ["verdict", "MAY NOT JOIN"]
+    code, _, err = irv2("compare-features", "one", "images")
+    assert code == main.EXIT_BAD_INPUT
+    assert "images holds no vectors" in err

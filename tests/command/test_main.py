@@ -34,6 +34,8 @@ COMMANDS = [
     "export",
     "verify",
     "evaluate",
+    "features",
+    "compare-features",
     "install",
     "uninstall",
     "pack",

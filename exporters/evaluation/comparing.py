@@ -23,6 +23,8 @@ neighbours in common, on average, and so large a cosine, on average."""
 _JUDGED_BY = 10
 _MOST_QUERIES = 1000
 _AT_ONCE = 50
+_ROUNDING = 1e-6
+"""Copies of one image are as near as itself."""
 _MOST_WORST = 20
 
 
@@ -121,6 +123,7 @@ def compare_features(
     index = _unit(one.values[[in_one[name] for name in common]])
     queries = _unit(other.values[[places[name] for name in common]])
     cosines = np.einsum("ij,ij->i", index, queries)
+    cosines[(index == queries).all(axis=1)] = 1  # As where both are zero.
     worst = np.argsort(cosines, kind="stable")[:_MOST_WORST]
     figures = _neighbours(index, queries, progress)
     return FeatureComparison(
@@ -188,7 +191,8 @@ def _neighbours(
     for start in range(0, number, _AT_ONCE):
         rows = chosen[start : start + _AT_ONCE]
         own, others = index[rows] @ index.T, queries[rows] @ index.T
-        itself += int((others.argmax(axis=1) == rows).sum())
+        with_itself = others[np.arange(len(rows)), rows]
+        itself += int((with_itself >= others.max(axis=1) - _ROUNDING).sum())
         for row, one, other in zip(rows, own, others):
             one, other = np.delete(one, row), np.delete(other, row)
             first = np.argsort(-one, kind="stable")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from exporters.errors import is_of_the_machine
+
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """Of the files that are taken for images, in lower case."""
 
@@ -116,7 +118,9 @@ def decode(source: Path | bytes, name: str) -> np.ndarray:
         raise ImageError(
             f"{name} cannot be read as an image: it is neither a JPEG nor a PNG file."
         ) from error
-    except Exception as error:  # Pillow raises a dozen types for damaged files.
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
         reason = str(error) or type(error).__name__
         raise ImageError(
             f"{name} cannot be read as an image: {reason}. Expected a JPEG or PNG file."

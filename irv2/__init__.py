@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from checkpoints.download import fetch
     from checkpoints.reader import open_checkpoint
     from exporters.build import ExportOptions
+    from exporters.evaluation.comparing import compare_features
+    from exporters.evaluation.evaluating import evaluate
+    from exporters.evaluation.features import features
     from exporters.exporting import export
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
@@ -30,7 +33,10 @@ _PLACES = {
     "ExportOptions": "exporters.build",
     "Note": "exporters.progress",
     "Step": "exporters.progress",
+    "compare_features": "exporters.evaluation.comparing",
+    "evaluate": "exporters.evaluation.evaluating",
     "export": "exporters.exporting",
+    "features": "exporters.evaluation.features",
     "fetch": "checkpoints.download",
     "inspect": "exporters.inspection",
     "install": "exporters.tfhub.cache",
@@ -45,7 +51,10 @@ __all__ = [
     "ExportOptions",
     "Note",
     "Step",
+    "compare_features",
+    "evaluate",
     "export",
+    "features",
     "fetch",
     "inspect",
     "install",

@@ -122,6 +122,11 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: as_array(part(images, training=True)),
         }
 
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        model, _ = models()
+        found = model(images, training=False)
+        return {task.output: library.keras().ops.convert_to_numpy(found)}
+
     def read_weights() -> dict[str, StoredWeight]:
         with (
             path.open("rb") as file,
@@ -146,6 +151,7 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: Output(FEATURE_VECTOR.output, is_training=True),
         },
         run=run,
+        main_only=main_only,
         weights=read_weights,
         check=check,
         close=models.cache_clear,

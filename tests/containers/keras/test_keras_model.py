@@ -13,7 +13,6 @@ from exporters import images
 from exporters import record as records
 from exporters.containers.keras import configuration, container
 from exporters.errors import ArtifactError, MissingLibraryError
-from exporters.exporting import export
 from exporters.formats import open_artifact
 from exporters.network import layers
 from exporters.network.tasks import TASKS
@@ -250,19 +249,11 @@ def test_what_training_needs_is_there(entries):
 # The whole network, in Keras
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory, stand_in_checkpoint, reference):
-    """Files of both tasks."""
-    directory = tmp_path_factory.mktemp("keras")
-    done = export(
-        stand_in_checkpoint,
-        directory,
-        formats=["keras"],
-        verify=False,
-        reference=reference,
-    )
-    assert done.passed, [item.failures for item in done.artifacts]
-    return {item.task: item.path for item in done.artifacts}
+@pytest.fixture
+def written(twins):
+    """The files of both tasks."""
+    name = "inception_resnet_v2-{}-keras-stand-in.keras"
+    return {task: twins / name.format(task) for task in TASKS}
 
 
 @pytest.mark.slow

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import small_twins
 
-from checkpoints import twins
+from checkpoints import twins as tables
 from checkpoints.hdf5 import Hdf5
 from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import images
 from exporters.containers.keras import application
 from exporters.errors import ArtifactError, MissingLibraryError
-from exporters.exporting import export
 from exporters.formats import open_artifact
 from exporters.network.tasks import TASKS
 
@@ -221,18 +220,11 @@ def test_values_of_no_dtype_of_numpys(tmp_path):
 # The whole network
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory, stand_in_checkpoint, reference):
-    """Files of both tasks."""
-    done = export(
-        stand_in_checkpoint,
-        tmp_path_factory.mktemp("keras-weights"),
-        formats=["keras-weights"],
-        verify=False,
-        reference=reference,
-    )
-    assert done.passed, [item.failures for item in done.artifacts]
-    return {item.task: item.path for item in done.artifacts}
+@pytest.fixture
+def written(twins):
+    """The files of both tasks."""
+    name = "inception_resnet_v2-{}-keras-weights-stand-in.weights.h5"
+    return {task: twins / name.format(task) for task in TASKS}
 
 
 @pytest.mark.slow
@@ -277,7 +269,7 @@ def test_layers_of_keras_applications_are_where_the_table_says():
                 ),
             ]
         )
-        for layer in twins.keras_layers()
+        for layer in tables.keras_layers()
     ]
 
 

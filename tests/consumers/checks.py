@@ -92,9 +92,7 @@ def assert_applications_agree(network, with_top, without_top, reference):
     for size in ("299x299", "224x320"):
         images = 2 * reference[size + "/images"] - 1
         shape = images.shape[1:]
-        model = network(
-            weights=with_top, input_shape=shape, classifier_activation=None
-        )
+        model = network(weights=with_top, input_shape=shape, classifier_activation=None)
         found = model.predict(images, verbose=0)
         assert_close(found, reference[size + "/logits"][:, 1:])
         model = network(

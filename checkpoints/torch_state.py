@@ -175,6 +175,7 @@ def _interpret(program: bytes) -> Any:
         del stack[position:]
         return items
 
+    argument: Any
     for opcode, argument, _ in pickletools.genops(program):
         match opcode.name:
             case "PROTO" | "FRAME":

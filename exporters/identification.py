@@ -20,7 +20,7 @@ from exporters.identifying.contents import Contents, StoredArray, kernels_in
 from exporters.identifying.matching import Match, Vectors
 from exporters.identifying.networks import KnownNetwork
 from exporters.network import layers
-from exporters.network.layers import Network
+from exporters.network.layers import Dense, Network
 from exporters.network.tasks import AUXILIARY_CLASSIFICATION, TASKS
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 
@@ -35,11 +35,14 @@ _LEAST_PRESENT = 0.9
 """Part of a network's kernels, by their sizes, that make a file one of it."""
 _LEAST_FINE_TUNED = 0.5
 """Part of the kernels that have a common origin, from which the whole has one."""
+_LEAST_RELATED = 0.05
+"""Part of the kernels that are alike by chance at most."""
 _ZERO_MEAN = 2e-3
 """Largest |mean| of a stand-in's channel, relative to its kernel's deviation, in half
 precision; means of trained ones are many times larger."""
 _REPEATED = re.compile(r"(.*/(?:block35|block17|block8)_)(\d+)(/.*)")
 _CLASSIFIER = "InceptionResnetV2/Logits/Logits"
+_AUXILIARY_CLASSIFIER = "InceptionResnetV2/AuxLogits/Logits"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +87,7 @@ class IdentifiedFile:
       matched: number of layers whose kernels have a common origin.
       compared: number of layers that were looked for.
       differences: layers that are not as the checkpoint has them, in network order.
+      not_compared: what the checkpoint lacks, and the file has: a classifier.
     """
 
     path: Path
@@ -103,6 +107,7 @@ class IdentifiedFile:
     matched: int = 0
     compared: int = 0
     differences: tuple[LayerDifference, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The file as JSON values."""
@@ -208,10 +213,12 @@ def _of_contents(path: Path, contents: Contents) -> IdentifiedFile:
     """What can be told without a checkpoint."""
     kernels = list(kernels_in(contents.arrays))
     keys = collections.Counter(networks.key_of(k.values.shape) for k in kernels)
-    known, present = max(
-        ((each, _present(each, keys)) for each in networks.known()),
-        key=lambda item: item[1],
+    # Networks have parts in common: many kernels should be there, and few lacking.
+    known = max(
+        networks.known(),
+        key=lambda each: 2 * (each.kernels & keys).total() - each.kernels.total(),
     )
+    present = (known.kernels & keys).total() / known.kernels.total()
     network, confidence, classes = _OTHER, "none", None
     if present >= _LEAST_PRESENT:
         network = known.name
@@ -239,10 +246,6 @@ def _of_contents(path: Path, contents: Contents) -> IdentifiedFile:
         and networks.auxiliary_only() <= keys,
         is_stand_in=_are_generated(kernels),
     )
-
-
-def _present(known: KnownNetwork, keys: collections.Counter[networks.Key]) -> float:
-    return (known.kernels & keys).total() / known.kernels.total()
 
 
 def _classes(kernels: Sequence[StoredArray], known: KnownNetwork) -> int | None:
@@ -287,13 +290,20 @@ def _compared(
     by_layer = {one.layer: one for one in matches}
     compared = [layer.scope for layer in network.weighted]
     misplaced = set(_misplaced(matches))
-    differences = []
+    differences: list[LayerDifference] = []
     for scope in compared:
         differences += _differences(scope, by_layer.get(scope), vectors, misplaced)
-    has_classifier = any(scope == _CLASSIFIER for scope in compared)
-    if found.classes is not None and not has_classifier:
-        differences.append(LayerDifference(_CLASSIFIER, "missing"))
-        compared.append(_CLASSIFIER)
+    not_compared = []
+    if found.classes and not any(isinstance(x, Dense) for x in network.weighted):
+        if found.network == networks.AUXILIARY:
+            classifier, is_there = _AUXILIARY_CLASSIFIER, checkpoint.has_auxiliary_head
+        else:
+            classifier, is_there = _CLASSIFIER, checkpoint.num_classes is not None
+        if is_there:  # Of other classes, and so another one.
+            compared.append(classifier)
+            differences.append(LayerDifference(classifier, "missing"))
+        else:
+            not_compared.append(classifier)
     folded = [one.is_folded for one in matches if one.is_folded is not None]
     is_folded = 2 * sum(folded) > len(folded) if folded else found.is_folded
     return dataclasses.replace(
@@ -304,6 +314,7 @@ def _compared(
         matched=len(matches),
         compared=len(compared),
         differences=tuple(differences),
+        not_compared=tuple(not_compared),
     )
 
 
@@ -358,7 +369,7 @@ def _misplaced(matches: Sequence[Match]) -> Iterator[str]:
 
 
 def _relation(matched: int, compared: int, differences: Sequence[Any]) -> str:
-    if not matched:
+    if matched < _LEAST_RELATED * compared or not matched:
         return UNRELATED
     if matched < _LEAST_FINE_TUNED * compared:
         return PARTLY

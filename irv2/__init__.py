@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from checkpoints.reader import open_checkpoint
     from exporters.build import ExportOptions
     from exporters.exporting import export
+    from exporters.identification import identify
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
     from exporters.stand_in import make_stand_in
@@ -32,6 +33,7 @@ _PLACES = {
     "Step": "exporters.progress",
     "export": "exporters.exporting",
     "fetch": "checkpoints.download",
+    "identify": "exporters.identification",
     "inspect": "exporters.inspection",
     "install": "exporters.tfhub.cache",
     "make_stand_in": "exporters.stand_in",
@@ -47,6 +49,7 @@ __all__ = [
     "Step",
     "export",
     "fetch",
+    "identify",
     "inspect",
     "install",
     "make_stand_in",

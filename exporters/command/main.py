@@ -169,6 +169,20 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
     return _exit_code(done.artifacts)
 
 
+def _identify(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.identification import identify
+
+    with show.Steps(console) as progress:
+        done = identify(
+            arguments.files,
+            arguments.checkpoint,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    show.identification(console, done, arguments.json)
+    return EXIT_BAD_INPUT if any(file.error for file in done.files) else 0
+
+
 def _exit_code(artifacts: Iterable[ExportedArtifact | VerifiedArtifact]) -> int:
     artifacts = list(artifacts)
     if any(item.report and not item.report.passed for item in artifacts):
@@ -266,6 +280,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         _add_inspect,
         _add_export,
         _add_verify,
+        _add_identify,
         _add_install,
         _add_uninstall,
         _add_pack,
@@ -404,6 +419,27 @@ def _add_verify(commands: Any) -> None:
     _add_json(added)
 
 
+def _add_identify(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _identify,
+        "identify",
+        "Tell whose weights are in files of any tool's.",
+        "model.onnx model.tflite weights.h5",
+        "--checkpoint CHECKPOINT model.safetensors --json",
+    )
+    added.add_argument(
+        "files",
+        type=_path,
+        nargs="+",
+        metavar="FILE",
+        help="ONNX, TFLite, SavedModel, frozen .pb, .h5, .keras, .safetensors, .pt",
+    )
+    _add_checkpoint(added, "weights to look for", required=False)
+    _add_moving_averages(added)
+    _add_json(added)
+
+
 def _add_install(commands: Any) -> None:
     added = _add_command(
         commands,
@@ -506,13 +542,15 @@ def _add_output(parser: argparse.ArgumentParser, metavar: str, help: str) -> Non
     )
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+def _add_checkpoint(
+    parser: argparse.ArgumentParser,
+    help: str = "V1 file, V2 prefix, directory, .tar.gz, v1 to v5, or weights of Keras "
+    "or timm",
+    *,
+    required: bool = True,
+) -> None:
     parser.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        type=_path,
-        required=True,
-        help="V1 file, V2 prefix, directory, or .tar.gz",
+        "--checkpoint", metavar="PATH", type=_path, required=required, help=help
     )
 
 

@@ -144,12 +144,14 @@ def _before(
         sign = _ARITHMETIC.get(node.kind)
         if sign is None or len(node.inputs) < 2:
             return None
-        by = [_constant(source, makers, constants) for source in node.inputs[:2]]
-        if (by[0] is None) == (by[1] is None):
+        first, second = (
+            _constant(source, makers, constants) for source in node.inputs[:2]
+        )
+        is_second = first is None
+        value = second if first is None else first
+        if value is None or (first is not None and second is not None):
             return None
-        name = node.inputs[0 if by[0] is None else 1]
-        value = by[1] if by[0] is None else by[0]
-        is_second = by[0] is None
+        name = node.inputs[0 if is_second else 1]
         # What has been found so far comes after this step: x becomes this step's result.
         if sign == "*":
             scale = scale * value
@@ -187,5 +189,5 @@ def kernels_in(arrays: Sequence[StoredArray]) -> Iterator[StoredArray]:
             yield array
 
 
-_LEAST_KERNEL = 512
+_LEAST_KERNEL = 128
 """Numbers; the network's smallest kernel has 864."""

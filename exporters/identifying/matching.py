@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,7 +34,7 @@ _FLOAT_ERROR = {"float64": 2e-5, "float32": 2e-5, "float16": 1e-3, "bfloat16": 8
 _ROUNDING = 1.5 / np.sqrt(12)
 """Root of the mean square of what rounding to integers adds, in steps, and half more."""
 _VECTOR_ERRORS = {"float64": 1e-4, "float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
-_INTEGER_VECTOR_ERROR = 0.1
+_INTEGER_VECTOR_ERROR = 0.25
 """Biases may be corrected for what rounding the kernels did to means."""
 
 
@@ -189,39 +190,58 @@ def _compared(
     array: StoredArray, kernel: np.ndarray, target: _Target, cosine: float
 ) -> Match:
     shape = (-1, kernel.shape[-1])
-    found = kernel.reshape(shape).astype(np.float64)
-    wanted = target.kernel.reshape(shape).astype(np.float64)
-    lengths = np.linalg.norm(wanted, axis=0)
-    safe = np.where(lengths > 0, lengths, 1)
-    ratios = np.sum(found * wanted, axis=0) / safe**2
-    is_scaled = not array.is_integer or array.steps is not None
-    hypotheses: list[tuple[bool | None, np.ndarray]] = []
-    if target.gain is None:
-        hypotheses.append((None, np.ones_like(safe)))
-    else:
-        hypotheses += [(False, np.ones_like(safe)), (True, target.gain)]
-    best: tuple[float, bool | None, float | None, np.ndarray] | None = None
-    for is_folded, gain in hypotheses if is_scaled else ():
-        for factor in _factors(target, ratios, gain):
-            error = np.linalg.norm(found - wanted * (gain * factor))
-            error /= np.linalg.norm(wanted * (gain * factor)) or 1
-            if best is None or error < best[0]:
-                best = float(error), is_folded, factor, gain
-    if best is None:  # In steps that the file does not say.
-        least = found - wanted * ratios
-        difference = np.linalg.norm(least) / (np.linalg.norm(found) or 1)
-        best = float(difference), None, None, ratios
-    difference, is_folded, factor, _ = best
+    found = np.ascontiguousarray(kernel, np.float64).reshape(shape)
+    wanted = target.kernel.astype(np.float64).reshape(shape)
+    # |f - h w|^2 of a channel, for any h: the sums of f^2, f w and w^2 are enough.
+    squares, products, wanted_squares = (
+        np.einsum("nc,nc->c", a, b)
+        for a, b in ((found, found), (found, wanted), (wanted, wanted))
+    )
+    ratios = products / np.where(wanted_squares > 0, wanted_squares, 1)
+
+    def difference(factors: np.ndarray) -> float:
+        error = squares - 2 * factors * products + factors**2 * wanted_squares
+        size = np.sum(factors**2 * wanted_squares)
+        return float(np.sqrt(max(0.0, error.sum()) / (size or 1)))
+
+    # In steps, and perhaps from a zero point, that the file does not say.
+    best = _Hypothesis(_difference_of_directions(kernel, target), None, None)
+    if not array.is_integer or array.steps is not None:
+        gains: dict[bool | None, np.ndarray] = {None: np.ones_like(ratios)}
+        if target.gain is not None:
+            gains = {False: np.ones_like(ratios), True: target.gain}
+        best = min(
+            (
+                _Hypothesis(difference(gain * factor), is_folded, factor)
+                for is_folded, gain in gains.items()
+                for factor in _factors(target, ratios, gain)
+            ),
+            key=lambda hypothesis: hypothesis.difference,
+        )
     return Match(
         layer=target.layer.scope,
         array=array.name,
         dtype=array.dtype,
         cosine=cosine,
-        difference=difference,
-        tolerance=_tolerance(array, found),
-        is_folded=is_folded,
-        factor=factor,
+        difference=best.difference,
+        tolerance=_tolerance(array, float(found.std())),
+        is_folded=best.is_folded,
+        factor=best.factor,
     )
+
+
+def _difference_of_directions(kernel: np.ndarray, target: _Target) -> float:
+    """The part of a kernel that is in no direction of the checkpoint's channels."""
+    cosines = np.einsum("nc,nc->c", _directions(kernel), target.directions)
+    return float(np.sqrt(max(0.0, 1 - np.mean(np.square(cosines)))))
+
+
+class _Hypothesis(NamedTuple):
+    """What may have been done to a kernel, and how much that leaves unexplained."""
+
+    difference: float
+    is_folded: bool | None
+    factor: float | None
 
 
 def _factors(target: _Target, ratios: np.ndarray, gain: np.ndarray) -> Iterator[float]:
@@ -233,13 +253,13 @@ def _factors(target: _Target, ratios: np.ndarray, gain: np.ndarray) -> Iterator[
         yield float(np.median(ratios / gain))
 
 
-def _tolerance(array: StoredArray, found: np.ndarray) -> float:
+def _tolerance(array: StoredArray, size: float) -> float:
+    """What storing a kernel of values of a size changes, relative to that."""
     if not array.is_integer:
         return _FLOAT_ERROR.get(array.dtype, 2e-5)
-    steps = 1.0 if array.steps is None else array.steps
-    size = np.sqrt(np.mean(np.square(found))) or 1.0
+    steps = np.ones(1) if array.steps is None else array.steps
     rounding = np.sqrt(np.mean(np.square(steps, dtype=np.float64)))
-    return float(_ROUNDING * rounding / size)
+    return float(_ROUNDING * rounding / (size or 1.0))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,8 +12,8 @@ import functools
 from collections.abc import Iterable, Iterator
 
 from exporters.network import layers
-from exporters.network.layers import Conv, Network
-from exporters.network.tasks import AUXILIARY_CLASSIFICATION
+from exporters.network.layers import Conv, Dense, Network
+from exporters.network.tasks import AUXILIARY_CLASSIFICATION, CLASSIFICATION
 
 Key = tuple[int, ...]
 
@@ -48,10 +48,10 @@ def known() -> tuple[KnownNetwork, ...]:
     """Returns the networks, those first that others are a part of."""
     whole = layers.inception_resnet_v2(2, auxiliary_head=True)
     auxiliary = whole.up_to([AUXILIARY_CLASSIFICATION.endpoint])
-    features = whole.up_to(["PreLogitsFlatten"])
+    classifier = whole.up_to([CLASSIFICATION.endpoint])
     return (
-        KnownNetwork(THIS, _kernels(features), 1536),
-        KnownNetwork(AUXILIARY, _kernels(auxiliary), 768),
+        KnownNetwork(THIS, _kernels(classifier), _features(classifier)),
+        KnownNetwork(AUXILIARY, _kernels(auxiliary), _features(auxiliary)),
         KnownNetwork(VERSION_1, collections.Counter(_version_1()), 1792),
     )
 
@@ -61,6 +61,12 @@ def auxiliary_only() -> collections.Counter[Key]:
     """Returns the kernels that only the auxiliary head has."""
     this, auxiliary, _ = known()
     return auxiliary.kernels - this.kernels
+
+
+def _features(network: Network) -> int:
+    """How many numbers the classifier reads."""
+    last = next(layer for layer in network.layers if isinstance(layer, Dense))
+    return network.shapes((299, 299))[last.input][-1]
 
 
 def _kernels(network: Network) -> collections.Counter[Key]:

@@ -46,25 +46,23 @@ def read(path: Path) -> Contents:
         ) from error
     except onnx.checker.ValidationError as error:
         raise ArtifactError(f"{path}: {first_line(error)}") from error
-    rounding = {}
+    rounding: dict[str, tuple[str, str, int]] = {}
     for node in model.graph.node:
         for places in _ROUNDED.get(node.op_type, ()):
-            values, scale, zero = (_at(node.input, place) for place in places)
-            if values in constants and constants[values][1].startswith(("int", "uint")):
+            name, scale, zero = (_at(node.input, place) for place in places)
+            if name in constants and "int" in constants[name][1]:
                 axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-                if node.op_type in _CHANNELS_FIRST:
-                    axis = 0
-                rounding[values] = scale, zero, axis
+                axis = 0 if node.op_type in _CHANNELS_FIRST else axis
+                rounding[name] = scale, zero, axis
     arrays = []
     for name, (values, dtype) in constants.items():
         steps = None
-        if name in rounding:
-            scale, zero, axis = rounding[name]
-            if zero in constants:
-                values = values - _along(constants[zero][0], values, axis)
-            if scale in constants:
-                steps = _along(constants[scale][0], values, axis)
-                values = values * steps
+        scale, zero, axis = rounding.get(name, ("", "", 0))
+        if zero in constants:
+            values = values - _along(constants[zero][0], values, axis)
+        if scale in constants:
+            steps = _along(constants[scale][0], values, axis)
+            values = values * steps
         arrays.append(StoredArray(name, values, dtype, steps))
     nodes = [
         Node(node.op_type.lower(), tuple(node.input), tuple(node.output))

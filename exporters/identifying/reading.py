@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from checkpoints import hdf5, keras_weights, safetensors, torch_state, wire
+from checkpoints import hdf5, keras_weights, safetensors, torch_state
 from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError
 from checkpoints.files import parse_json

@@ -106,16 +106,17 @@ def _tensor_in(attribute: memoryview) -> memoryview | None:
 
 
 def _array(name: str, tensor: memoryview) -> StoredArray | None:
-    dtype, shape, content = 0, (), None
+    dtype, content = 0, memoryview(b"")
+    shape: tuple[int, ...] = ()
     numbers: list[float] = []
     for field in wire.fields(tensor):
         match field:
-            case 1, int(dtype):
-                pass
+            case 1, int(number):
+                dtype = number
             case 2, memoryview() as message:
                 shape = tuple(_dimensions(message))
-            case 4, memoryview() as content:
-                pass
+            case 4, memoryview() as message:
+                content = message
             case (5 | 6) as number, memoryview() as packed:
                 numbers += np.frombuffer(packed, _LISTS[number]).tolist()
             case 5, int(bits):

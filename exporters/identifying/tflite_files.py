@@ -83,8 +83,8 @@ def _array(
     shape = [1] * values.ndim
     if parameters.ScaleLength() > 1:
         shape[parameters.QuantizedDimension()] = -1
-    steps = np.float32(parameters.ScaleAsNumpy()).reshape(shape)
+    steps = np.asarray(parameters.ScaleAsNumpy(), np.float32).reshape(shape)
     if parameters.ZeroPointLength():
-        zeros = np.float32(parameters.ZeroPointAsNumpy())
+        zeros = np.asarray(parameters.ZeroPointAsNumpy(), np.float32)
         values = values - (zeros.reshape(shape) if zeros.size > 1 else zeros)
     return StoredArray(name, values * steps, dtype, steps)

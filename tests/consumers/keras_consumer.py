@@ -6,9 +6,9 @@ import os
 BACKENDS = ("tensorflow", "jax", "torch")
 os.environ["KERAS_BACKEND"] = next(filter(importlib.util.find_spec, BACKENDS))
 
-import checks
-import keras
-import numpy as np
+import checks  # noqa: E402
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
 
 SIZES = ("299x299", "224x320")
 

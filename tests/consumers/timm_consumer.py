@@ -27,7 +27,7 @@ class Stub(types.ModuleType):
 for name in ("", ".transforms", ".transforms.functional", ".datasets", ".ops"):
     sys.modules[f"torchvision{name}"] = Stub(f"torchvision{name}")
 
-import timm
+import timm  # noqa: E402
 
 SIZES = ("299x299", "224x320")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from exporters.evaluation.evaluating import evaluate
     from exporters.evaluation.features import features
     from exporters.exporting import export
+    from exporters.identification import identify
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
     from exporters.stand_in import make_stand_in
@@ -38,6 +39,7 @@ _PLACES = {
     "export": "exporters.exporting",
     "features": "exporters.evaluation.features",
     "fetch": "checkpoints.download",
+    "identify": "exporters.identification",
     "inspect": "exporters.inspection",
     "install": "exporters.tfhub.cache",
     "make_stand_in": "exporters.stand_in",
@@ -56,6 +58,7 @@ __all__ = [
     "export",
     "features",
     "fetch",
+    "identify",
     "inspect",
     "install",
     "make_stand_in",

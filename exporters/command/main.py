@@ -220,6 +220,20 @@ def _compare_features(arguments: argparse.Namespace, console: Console) -> int:
     return 0 if done.may_join else EXIT_MISMATCH
 
 
+def _identify(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.identification import identify
+
+    with show.Steps(console) as progress:
+        done = identify(
+            arguments.files,
+            arguments.checkpoint,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    show.identification(console, done, arguments.json)
+    return EXIT_BAD_INPUT if any(file.error for file in done.files) else 0
+
+
 def _exit_code(artifacts: Iterable[ExportedArtifact | VerifiedArtifact]) -> int:
     artifacts = list(artifacts)
     if any(item.report and not item.report.passed for item in artifacts):
@@ -328,6 +342,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         _add_evaluate,
         _add_features,
         _add_compare_features,
+        _add_identify,
         _add_install,
         _add_uninstall,
         _add_pack,
@@ -575,6 +590,27 @@ def _add_compare_features(commands: Any) -> None:
     _add_json(added)
 
 
+def _add_identify(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _identify,
+        "identify",
+        "Tell whose weights are in files of any tool's.",
+        "model.onnx model.tflite weights.h5",
+        "--checkpoint CHECKPOINT model.safetensors --json",
+    )
+    added.add_argument(
+        "files",
+        type=_path,
+        nargs="+",
+        metavar="FILE",
+        help="ONNX, TFLite, SavedModel, frozen .pb, .h5, .keras, .safetensors, .pt",
+    )
+    _add_checkpoint(added, "weights to look for", required=False)
+    _add_moving_averages(added)
+    _add_json(added)
+
+
 def _add_install(commands: Any) -> None:
     added = _add_command(
         commands,
@@ -693,13 +729,14 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def _add_checkpoint(
+    parser: argparse.ArgumentParser,
+    help: str = "file, V2 prefix, directory, .tar.gz, v1 to v5, Keras's or timm's",
+    *,
+    required: bool = True,
+) -> None:
     parser.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        type=_path,
-        required=required,
-        help="file, V2 prefix, directory or .tar.gz of weights",
+        "--checkpoint", metavar="PATH", type=_path, required=required, help=help
     )
 
 

@@ -433,7 +433,7 @@ def _add_identify(commands: Any) -> None:
         type=_path,
         nargs="+",
         metavar="FILE",
-        help="ONNX, TFLite, SavedModel, frozen .pb, .h5, .keras, .safetensors, .pt",
+        help="ONNX, TFLite, SavedModel, .pb, .h5, .safetensors, .pt",
     )
     _add_checkpoint(added, "weights to look for", required=False)
     _add_moving_averages(added)
@@ -544,8 +544,7 @@ def _add_output(parser: argparse.ArgumentParser, metavar: str, help: str) -> Non
 
 def _add_checkpoint(
     parser: argparse.ArgumentParser,
-    help: str = "V1 file, V2 prefix, directory, .tar.gz, v1 to v5, or weights of Keras "
-    "or timm",
+    help: str = "V1, V2, .tar.gz, v1 to v5, or Keras's or timm's",
     *,
     required: bool = True,
 ) -> None:

@@ -33,6 +33,7 @@ COMMANDS = [
     "inspect",
     "export",
     "verify",
+    "identify",
     "install",
     "uninstall",
     "pack",

@@ -604,7 +604,7 @@ def _add_identify(commands: Any) -> None:
         type=_path,
         nargs="+",
         metavar="FILE",
-        help="ONNX, TFLite, SavedModel, frozen .pb, .h5, .keras, .safetensors, .pt",
+        help="ONNX, TFLite, SavedModel, .pb, .h5, .safetensors, .pt",
     )
     _add_checkpoint(added, "weights to look for", required=False)
     _add_moving_averages(added)

@@ -57,9 +57,9 @@ def read(path: Path) -> Contents:
     if not size:
         raise ArtifactError(f"{path} is empty. {EXPECTED}")
     container = container_of(path)
-    suffix = container.suffix if container else ""
-    if suffix in _BY_MODULE:
-        module = importlib.import_module(f"exporters.identifying.{_BY_MODULE[suffix]}")
+    if container and container.suffix in _OF_GRAPHS:
+        folder = container.module.rpartition(".")[0]
+        module = importlib.import_module(f"{folder}.foreign")
         found: Contents = module.read(path)
         return found
     if beginning.startswith(hdf5.MAGIC):
@@ -81,10 +81,16 @@ def read(path: Path) -> Contents:
     try:
         return _checkpoint(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{path} is of no kind that is known: {error}") from error
+        if _NOT_ONE not in str(error):
+            raise
+        raise ArtifactError(
+            f"{path} is of no kind that is known. {EXPECTED}"
+        ) from error
 
 
-_BY_MODULE = {".onnx": "onnx_files", ".tflite": "tflite_files"}
+_NOT_ONE = "is not a checkpoint"
+_OF_GRAPHS = (".onnx", ".tflite")
+"""Containers that have a module `foreign`, which reads files of other tools' too."""
 
 
 class _Stored(Protocol):

@@ -37,6 +37,7 @@ COMMANDS = [
     "evaluate",
     "features",
     "compare-features",
+    "identify",
     "install",
     "uninstall",
     "pack",

@@ -3,6 +3,8 @@
 timm asks for torchvision, which it needs to read images, and not for a network.
 """
 
+import importlib.abc
+import importlib.machinery
 import json
 import os
 import sys
@@ -13,6 +15,15 @@ import torch
 from safetensors import safe_open
 
 
+class Anything(type):
+    """Makes classes whose attributes are their own names."""
+
+    def __getattr__(cls, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return f"{cls.__name__}.{name}"
+
+
 class Stub(types.ModuleType):
     """A module of which everything can be imported, and nothing used."""
 
@@ -21,11 +32,25 @@ class Stub(types.ModuleType):
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {"__getattr__": lambda self, name: None})
+        return Anything(name, (), {})
 
 
-for name in ("", ".transforms", ".transforms.functional", ".datasets", ".ops"):
-    sys.modules[f"torchvision{name}"] = Stub(f"torchvision{name}")
+class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds torchvision, and all that is below it."""
+
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == "torchvision":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return Stub(spec.name)
+
+    def exec_module(self, module):
+        pass
+
+
+sys.meta_path.insert(0, Finder())
 
 import timm  # noqa: E402
 

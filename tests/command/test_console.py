@@ -434,7 +434,7 @@ with console.step("step"):
     frames = re.findall(r"(\S) step \.\.\. (\d) s", sent)
     assert len({spinner for spinner, _ in frames}) > 2
     assert [seconds for _, seconds in frames] == sorted(second for _, second in frames)
-    assert {"0", "1"} <= {seconds for _, seconds in frames}
+    assert len({seconds for _, seconds in frames}) > 1
 
 
 def test_a_terminal_may_become_narrower():

@@ -11,6 +11,10 @@ class ArtifactError(Exception):
     """A path that holds no readable artifact of a known format."""
 
 
+class EvaluationError(Exception):
+    """Images, labels or results of an earlier run that nothing can be measured by."""
+
+
 class UnknownFormatError(Exception):
     """A format or task name that is not in the table."""
 

@@ -104,14 +104,15 @@ class Reference(contextlib.AbstractContextManager):
         Raises:
           ArtifactError: the checkpoint has no weights for a value.
         """
-        known = self.network.endpoints
+        known = set(self.graph().endpoints)
+        known |= {_AUXILIARY} if self.checkpoint.has_auxiliary_head else set()
         if missing := {_VALUES.get(value) for value in values} - {None, *known}:
             raise ArtifactError(
                 f"The checkpoint {self.checkpoint.path} has no weights to compare "
                 f"{', '.join(sorted(map(str, missing)))} with."
             )
         if _AUXILIARY in values:
-            return self._run(batch, values, is_training)
+            return self.run(batch, values, is_training=is_training)
         key = (id(batch), is_training)
         kept = self._kept.get(key)
         if kept is None:
@@ -122,8 +123,9 @@ class Reference(contextlib.AbstractContextManager):
                 wanted |= {name for name, of in _VALUES.items() if of in known}
                 wanted.discard(_AUXILIARY)
             if self._kept_bytes() + self._bytes_of(batch) > _MOST_KEPT_BYTES:
-                return self._run(batch, values, is_training)
-            kept = self._kept[key] = self._run(batch, wanted, is_training)
+                return self.run(batch, values, is_training=is_training)
+            found = self.run(batch, wanted, is_training=is_training)
+            kept = self._kept[key] = found
             self._batches[id(batch)] = batch  # So that no other batch gets its id.
         return {value: kept[value] for value in values}
 
@@ -138,9 +140,10 @@ class Reference(contextlib.AbstractContextManager):
         numbers = (np.prod(shapes[name]) for name in self.network.endpoints.values())
         return 4 * len(batch) * int(sum(numbers))
 
-    def _run(
-        self, batch: np.ndarray, values: Collection[str], is_training: bool
+    def run(
+        self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
     ) -> dict[str, np.ndarray]:
+        """Runs the network as `outputs` does, and remembers nothing."""
         auxiliary_head = _AUXILIARY in values
         graph = self.graph(is_training=is_training, auxiliary_head=auxiliary_head)
         fetches = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,6 +141,10 @@ def open(path: Path) -> OpenedArtifact:
             **load(_TRAINING).train(named, images),
         }
 
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = load(_INFERENCE).run([signature], images, [DEFAULT])
+        return {task.output: found[signature][DEFAULT]}
+
     def check() -> list[str]:
         version = V3 if takes_momentum else V1
         found = [
@@ -168,6 +172,7 @@ def open(path: Path) -> OpenedArtifact:
             MOVED: Output("moving_averages", is_training=True),
         },
         run=run,
+        main_only=main_only,
         weights=weights,
         check=check,
         close=graphs.close,
@@ -216,14 +221,19 @@ class _LoadedGraph(contextlib.AbstractContextManager):
         self._session.run(self._initializers, self._initial)
 
     def run(
-        self, signature_names: Iterable[str], images: np.ndarray
+        self,
+        signature_names: Iterable[str],
+        images: np.ndarray,
+        keys: Collection[str] = (),
     ) -> dict[str, dict[str, np.ndarray]]:
-        """Returns signature name -> its outputs."""
+        """Returns signature name -> its outputs, those named or all."""
         signatures = {
             name: self._meta_graph.signature_def[name] for name in signature_names
         }
         fetches = {
-            name: {key: info.name for key, info in signature.outputs.items()}
+            name: {
+                key: signature.outputs[key].name for key in keys or signature.outputs
+            }
             for name, signature in signatures.items()
         }
         feeds = {s.inputs["images"].name: images for s in signatures.values()}

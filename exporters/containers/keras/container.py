@@ -33,7 +33,7 @@ from exporters.build import Build
 from exporters.containers.keras import configuration, library, weights
 from exporters.errors import ArtifactError
 from exporters.network import layers
-from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, TASKS, Task
+from exporters.network.tasks import FEATURE_VECTOR, TASKS, Task
 from exporters.record import Record
 
 _RECORD = "irv2"
@@ -64,7 +64,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
         "date_saved": _DATE,
         _RECORD: record.as_dict(),
     }
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         metadata["labels"] = build.labels
     with (
         zipfile.ZipFile(path, "w") as archive,
@@ -122,6 +122,11 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: as_array(part(images, training=True)),
         }
 
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        model, _ = models()
+        found = model(images, training=False)
+        return {task.output: library.keras().ops.convert_to_numpy(found)}
+
     def read_weights() -> dict[str, StoredWeight]:
         with (
             path.open("rb") as file,
@@ -146,6 +151,7 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: Output(FEATURE_VECTOR.output, is_training=True),
         },
         run=run,
+        main_only=main_only,
         weights=read_weights,
         check=check,
         close=models.cache_clear,

@@ -251,6 +251,9 @@ def open(path: Path) -> OpenedArtifact:
         values = {name: variable.numpy() for name, variable in variables.items()}
         return found + weight_decay.problems(losses, values)
 
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {task.output: model(tf.constant(images)).numpy()}
+
     return OpenedArtifact(
         format=format_name,
         task=task,
@@ -265,6 +268,7 @@ def open(path: Path) -> OpenedArtifact:
             **({f"{_SERVING}/{task.output}": Output(task.output)} if serving else {}),
         },
         run=run,
+        main_only=main_only,
         weights=lambda: {
             name: StoredWeight(variable.numpy()) for name, variable in variables.items()
         },

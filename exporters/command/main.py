@@ -731,7 +731,7 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
 
 def _add_checkpoint(
     parser: argparse.ArgumentParser,
-    help: str = "file, V2 prefix, directory, .tar.gz, v1 to v5, Keras's or timm's",
+    help: str = "file, V2 prefix, directory or .tar.gz of weights",
     *,
     required: bool = True,
 ) -> None:

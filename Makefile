@@ -9,7 +9,7 @@ STAND_IN := build/inception_resnet_v2_stand_in.ckpt
 CHECKPOINT ?= $(STAND_IN)
 GENERATED := $(filter $(STAND_IN),$(CHECKPOINT))
 OUTPUT ?= build/artifacts
-FORMATS ?= v4,v5
+FORMATS ?= v4,v5,onnx-int8,tflite-int8
 
 DIGITS := build/digits
 

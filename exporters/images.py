@@ -208,6 +208,8 @@ def _decoded(file: Path | io.BytesIO) -> np.ndarray:
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 return np.repeat(grey[..., np.newaxis], 3, axis=2)
             return np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises a dozen types for damaged files.
         if isinstance(file, Path) and file.is_file() and not file.stat().st_size:
             raise _UnreadableError("empty") from error

@@ -91,6 +91,52 @@ def test_an_orientation_is_ignored_as_by_tensorflow(tmp_path, pixels):
     check_as_tensorflow(tmp_path / "image.jpg", 3 / 255)
 
 
+def photograph(kind):
+    """A JPEG of scikit-image's, as people have them."""
+    from skimage import data
+
+    image = Image.fromarray({"grey": data.camera}.get(kind, data.astronaut)())
+    image = image.crop((0, 0, 501, 347))
+    stream, options = io.BytesIO(), {}
+    if kind == "CMYK":
+        image = image.convert("CMYK")
+    elif kind == "rotated":
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = 6  # Orientation: to be turned by 90 degrees.
+    elif kind == "progressive":
+        options["progressive"] = True
+    elif kind == "subsampled":
+        options["subsampling"] = "4:2:0"
+    image.save(stream, "JPEG", quality=90, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "kind", ["colour", "grey", "CMYK", "rotated", "progressive", "subsampled"]
+)
+@pytest.mark.parametrize("size", [(299, 299), (75, 75)])
+def test_photographs_are_prepared_as_tensorflow_does(kind, size):
+    """To the last bit of pixels, with the accurate transform.
+
+    TensorFlow's default transform is a faster one, which is off by some levels.
+    """
+    import tensorflow as tf
+
+    content = photograph(kind)
+    accurate, default = (
+        tf.io.decode_jpeg(content, channels=3, dct_method=method).numpy()
+        for method in ("INTEGER_ACCURATE", "")
+    )
+    pixels = images.decode(content, kind)
+    assert pixels.shape == (347, 501, 3)
+    np.testing.assert_array_equal(pixels, accurate)
+    difference = np.abs(pixels.astype(int) - default)
+    assert difference.max() <= 6 and difference.mean() < 1
+    found = images.preprocess(pixels, *size)
+    expected = tf_slim_preprocessing(accurate, *size)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
 def test_other_modes_become_rgb_as_by_tensorflow(tmp_path, pixels, mode):
     Image.fromarray(pixels).convert(mode).save(tmp_path / "image.png")

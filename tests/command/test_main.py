@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fake_format
 import numpy as np
+import onnx
 import published_directories
 import pytest
 from PIL import Image
@@ -33,6 +34,9 @@ COMMANDS = [
     "inspect",
     "export",
     "verify",
+    "evaluate",
+    "features",
+    "compare-features",
     "install",
     "uninstall",
     "pack",
@@ -626,6 +630,9 @@ def trouble(place):
     (place / "text.ckpt").write_text("a checkpoint, or so they say\n")
     (place / "empty.tflite").write_bytes(b"")
     (place / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    newer = onnx.ModelProto(ir_version=99, graph=onnx.GraphProto(name="graph"))
+    newer.opset_import.add(version=17)
+    (place / "newer.onnx").write_bytes(newer.SerializeToString())
     (place / "truncated.ckpt").write_bytes(content[: len(content) // 2])
     (place / "archive.tar.gz").write_bytes(b"\x1f\x8b" + content)
     weights = fake_format.variables()
@@ -781,11 +788,11 @@ TROUBLE = {
     ),
     "text for an artifact": (
         [*VERIFY, "artifacts/model.onnx.txt"],
-        ["model.onnx.txt is no artifact of a known format", "an .onnx file"],
+        ["model.onnx.txt is no artifact of a known format", ".onnx, .tflite"],
     ),
     "empty file for an artifact": (
         [*VERIFY, "empty.tflite"],
-        ["empty.tflite is empty", "a .tflite file"],
+        ["empty.tflite is empty", ".onnx, .tflite"],
     ),
     "pipe for an artifact": ([*VERIFY, "pipe"], ["pipe is no artifact"]),
     "directory without artifacts": (
@@ -818,6 +825,10 @@ TROUBLE = {
     "empty file to inspect": (
         ["inspect", "empty.tflite"],
         ["empty.tflite is empty", "What can be inspected", ".onnx"],
+    ),
+    "what a library says": (
+        ["inspect", "newer.onnx"],
+        ["cannot open newer.onnx", "Unsupported model IR version: 99, max supported"],
     ),
     "pipe to inspect": (["inspect", "pipe"], ["pipe is a named pipe"]),
     "directory of nothing to inspect": (
@@ -899,8 +910,8 @@ def test_trouble_is_told_in_a_few_lines(irv2, trouble, what):
 DAMAGED = {
     f"artifacts/{CLASSIFIER}": [f"{CLASSIFIER} is damaged"],
     "saved_model": [
-        "saved_model cannot be loaded as a TF2 SavedModel",
-        "damaged or incomplete",
+        "saved_model cannot be read as a TF2 SavedModel",
+        "incomplete or damaged",
     ],
 }
 
@@ -1163,16 +1174,18 @@ def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_real_process_that_is_asked_to_end(tmp_path, number):
+    """While it writes, which here takes long enough to be met."""
+    program = (
+        "import time\n"
+        "from checkpoints import stand_in\n"
+        "from exporters.command.main import main\n"
+        "write = stand_in.write_v1\n"
+        "stand_in.write_v1 = lambda *given: (write(*given), time.sleep(60))\n"
+        "main()\n"
+    )
+    command = ["stand-in", "--raw", "--output", "new/x.ckpt"]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "exporters.command.main",
-            "stand-in",
-            "--raw",
-            "--output",
-            "new/x.ckpt",
-        ],
+        [sys.executable, "-c", program, *command],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -17,13 +17,13 @@ import numpy as np
 from checkpoints import twins
 from checkpoints.hdf5 import Hdf5
 from exporters import record as records
-from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, reading
 from exporters.build import Build
 from exporters.containers.keras import library, weights
 from exporters.errors import ArtifactError
 from exporters.labels import first_without_background
 from exporters.network.layers import without_classes
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 _RECORD = "irv2"
@@ -46,7 +46,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
     variables = without_classes(build.checkpoint, first)
     names = build.network.up_to([task.endpoint]).variables
     attributes = {_RECORD: record.to_text()}
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         attributes[_LABELS] = "\n".join(build.labels[first:])
     with path.open("w+b") as file:
         weights.write(
@@ -75,21 +75,18 @@ def open(path: Path) -> OpenedArtifact:
     def model(size: tuple[int, int] | None) -> Any:
         keras = library.keras()
         top = {"classes": (record.num_classes or 0) - first}
-        try:
-            with library.named(path, _SUFFIX) as name:
-                return keras.applications.InceptionResNetV2(
-                    weights=name,
-                    include_top=task.needs_classifier,
-                    input_shape=(*(size or (None, None)), 3),
-                    pooling="avg",
-                    classifier_activation=None,
-                    **(top if task.needs_classifier else {}),
-                )
-        except Exception as error:  # Keras raises a dozen types for damaged files.
-            raise ArtifactError(
-                f"Keras {keras.__version__} cannot load {path}; it is damaged, or was "
-                f"changed. Keras says: {first_line(error)}"
-            ) from error
+        with (
+            reading(path, "weights", f"Keras {keras.__version__}"),
+            library.named(path, _SUFFIX) as name,
+        ):
+            return keras.applications.InceptionResNetV2(
+                weights=name,
+                include_top=task.needs_classifier,
+                input_shape=(*(size or (None, None)), 3),
+                pooling="avg",
+                classifier_activation=None,
+                **(top if task.needs_classifier else {}),
+            )
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         _, height, width, _ = images.shape

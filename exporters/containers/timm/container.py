@@ -22,12 +22,12 @@ from checkpoints.errors import CheckpointError
 from checkpoints.safetensors import SafeTensors
 from checkpoints.timm_weights import TimmWeights
 from exporters import record as records
-from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line, reading
 from exporters.build import Build
 from exporters.errors import ArtifactError, MissingLibraryError
 from exporters.labels import first_without_background
 from exporters.network.layers import without_classes
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 MODEL = "inception_resnet_v2"
@@ -65,7 +65,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
         **{name: json.dumps(value) for name, value in _PREPROCESSING.items()},
         _RECORD: record.to_text(),
     }
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         metadata["labels"] = "\n".join(build.labels[first:])
     with path.open("wb") as file:
         safetensors.write(file, arrays, metadata)
@@ -99,17 +99,12 @@ def open(path: Path) -> OpenedArtifact:
         with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
             link = Path(directory) / "model.safetensors"  # timm goes by the name.
             link.symlink_to(path.absolute())
-            try:
+            with reading(path, "weights", "timm"):
                 return create_model(
                     MODEL,
                     checkpoint_path=str(link),
                     num_classes=width if task.needs_classifier else 0,
                 ).eval()
-            except Exception as error:  # Of a state dict that does not fit.
-                raise ArtifactError(
-                    f"timm cannot load {path}; it is damaged, or was changed. It says: "
-                    f"{first_line(error)}"
-                ) from error
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         network = model()

@@ -234,7 +234,9 @@ def test_nothing_to_be_found(tmp_path):
     with pytest.raises(EvaluationError, match=r"holds no images\. Found: nothing"):
         open_dataset(tmp_path)
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(EvaluationError, match=r"Found: notes\.txt \(not called like an image"):
+    with pytest.raises(
+        EvaluationError, match=r"Found: notes\.txt \(not called like an image"
+    ):
         open_dataset(tmp_path)
     with pytest.raises(EvaluationError, match=r"notes\.txt is no TFRecord file"):
         open_dataset(tmp_path / "notes.txt")

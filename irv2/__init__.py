@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from exporters.identification import identify
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
+    from exporters.rebuilding import rebuild
     from exporters.stand_in import make_stand_in
     from exporters.tfhub.cache import install, uninstall
     from exporters.tfhub.packing import pack
@@ -45,6 +46,7 @@ _PLACES = {
     "make_stand_in": "exporters.stand_in",
     "open_checkpoint": "checkpoints.reader",
     "pack": "exporters.tfhub.packing",
+    "rebuild": "exporters.rebuilding",
     "uninstall": "exporters.tfhub.cache",
     "verify": "exporters.verification",
 }
@@ -64,6 +66,7 @@ __all__ = [
     "make_stand_in",
     "open_checkpoint",
     "pack",
+    "rebuild",
     "uninstall",
     "verify",
 ]

@@ -133,6 +133,8 @@ def _inspect(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _export(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.check:
+        return _rebuild(arguments, console)
     from exporters.exporting import export
 
     with show.Steps(console) as progress:
@@ -152,6 +154,36 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
         )
     show.export(console, done, arguments.json)
     return _exit_code(done.artifacts)
+
+
+def _rebuild(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.build import ExportOptions
+    from exporters.errors import ExportError
+    from exporters.rebuilding import rebuild
+
+    unheeded = [
+        name
+        for name in ("formats", "tasks", "images", "force")
+        if getattr(arguments, name)
+    ]
+    if unheeded or not arguments.verify or _options(arguments) != ExportOptions():
+        raise ExportError(
+            "--check takes what to make from the manifests. It heeds --checkpoint, "
+            "--calibration-images, --labels and --moving-averages alone."
+        )
+    with show.Steps(console) as progress:
+        done = rebuild(
+            arguments.check,
+            arguments.checkpoint,
+            calibration_images=arguments.calibration_images,
+            labels=arguments.labels,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    show.rebuilding(console, done, arguments.json)
+    if any(artifact.error for artifact in done.artifacts):
+        return EXIT_BAD_INPUT
+    return 0 if done.passed else EXIT_MISMATCH
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
@@ -437,7 +469,19 @@ def _add_export(commands: Any) -> None:
         "      --tasks classification --calibration-images photos",
     )
     _add_checkpoint(added)
-    _add_output(added, "DIR", "directory to export to; made if needed")
+    place = added.add_mutually_exclusive_group(required=True)
+    place.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_path,
+        help="directory to export to; made if needed",
+    )
+    place.add_argument(
+        "--check",
+        metavar="PATH",
+        type=_path,
+        help="make again what is here, and compare bytes",
+    )
     added.add_argument(
         "--formats", type=_names, help="names of `irv2 list`, with commas; default: all"
     )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
     from exporters.inspection import Inspection
     from exporters.progress import Note, Step
+    from exporters.rebuilding import Rebuilding
     from exporters.tfhub.cache import Installed, Uninstalled
     from exporters.tfhub.packing import Packed
     from exporters.verification import Verification, VerifiedArtifact
@@ -218,6 +219,32 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
             console.error(item.error)
         elif item.report and not item.passed:
             _differs(console, item.path, "", item.report.failures())
+
+
+def rebuilding(console: consoles.Console, done: Rebuilding, as_json: bool) -> None:
+    """Prints whether each artifact is what the checkpoint gives, byte for byte."""
+    if as_json:
+        console.result(json.dumps(done.as_dict(), indent=2))
+    else:
+        columns = [Column("artifact", folds=True), Column("result")]
+        rows: list[list[Cell]] = [
+            [str(item.path), Verdict(item.result, item.passed)]
+            for item in done.artifacts
+        ]
+        console.table(columns, rows)
+        same = sum(item.passed for item in done.artifacts)
+        total = counted(len(done.artifacts), "artifact")
+        console.result(f"\n{same} of {total} are the same, byte for byte")
+    for item in done.artifacts:
+        if item.error is not None:
+            console.error(item.error)
+        elif item.difference:
+            lines = [item.difference]
+            lines += [
+                f"made with {library} {made}, here is {here}"
+                for library, (made, here) in item.other_versions.items()
+            ]
+            console.error("\n  ".join([f"{item.path} is another:", *lines]))
 
 
 def _verified(console: consoles.Console, done: Verification) -> None:

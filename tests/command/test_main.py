@@ -931,6 +931,18 @@ def test_verify_a_damaged_artifact(irv2, trouble, path):
     assert all(part in found["error"] for part in DAMAGED[path])
 
 
+def test_export_made_again(irv2, place):
+    checkpoint = EXPORT[EXPORT.index("--checkpoint") + 1]
+    assert irv2(*EXPORT).code == 0
+    check = ("export", "--checkpoint", checkpoint, "--check", "out")
+    done = irv2(*check, "--json")
+    assert done.code in (0, main.EXIT_MISMATCH)  # The fake format writes the time.
+    assert json.loads(done.out)["artifacts"]
+    done = irv2(*check, "--formats", "fake")
+    assert done.code == main.EXIT_BAD_INPUT
+    assert "--check takes what to make from the manifests" in done.err
+
+
 def test_one_unreadable_artifact_does_not_hide_the_others(irv2, place):
     assert irv2(*EXPORT).code == 0
     (place / "out" / CLASSIFIER).write_bytes(b"")

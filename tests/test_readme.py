@@ -377,3 +377,14 @@ def test_tensorflow_1(exported, tmp_path):
         pytest.skip(str(reason))
     shown = run([str(python), "-c", block.text], tmp_path)
     assert shown.splitlines()[-1] in imagenet_labels()
+
+
+# Promises
+
+
+def test_every_promise_names_tests_that_are_there():
+    promises = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", promises)
+    assert len(named) > 20
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / file).read_text(encoding="utf-8"), test

@@ -35,7 +35,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow and not consumers"
+	$(BIN)/python -m pytest -n auto -m "not slow and not consumers"
 
 # Keeps figures in build/benchmarks/; what is to be published goes from there to a folder
 # of benchmarks/history/ that is called by its machine. Options, as in BENCH="--repeats 1",

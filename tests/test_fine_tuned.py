@@ -113,6 +113,11 @@ def test_there_is_one_of_each_container():
     assert set(containers) == {row.container for row in FORMATS.values()}
 
 
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="keras: batch statistics of 8 images of 75 x 75 differ by 7e-4 to 1e-3",
+)
 @pytest.mark.parametrize("moving_averages", ["use", "ignore"])
 def test_all_give_what_the_training_graph_gives(
     fine_tuned, moving_averages, graphs, tmp_path

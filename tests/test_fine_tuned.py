@@ -11,6 +11,7 @@ import pytest
 from checkpoints.layout import MovingAveragesError
 from checkpoints.reader import Checkpoint, open_checkpoint
 from examples import digits
+from exporters import images
 from exporters.build import ExportOptions
 from exporters.errors import MissingLibraryError
 from exporters.exporting import export
@@ -35,16 +36,21 @@ pytestmark = pytest.mark.slow
 
 
 class ParityDigits(ParityImages):
-    """Digits to compare on, of the size that the network is trained at."""
+    """Digits, of the size that the network is trained at; larger images for any size.
 
-    def __init__(self, images):
+    Of 75 x 75 pixels one position is left in the last layers, too few for the statistics
+    of a batch, which v1 to v5 and Keras are compared in too.
+    """
+
+    def __init__(self, digits):
         super().__init__()
         self.description = "digits"
-        self._images = images
+        self._digits = [digits]
+        self._larger = [images.generate(4, 139, 139, seed=3)]
 
     def batches(self, image_size):
         assert image_size in (None, SIZE)
-        return [self._images]
+        return self._digits if image_size else self._larger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +119,12 @@ def test_there_is_one_of_each_container():
     assert set(containers) == {row.container for row in FORMATS.values()}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="keras: batch statistics of 8 images of 75 x 75 differ by 7e-4 to 1e-3",
+@pytest.mark.parametrize(
+    ("moving_averages", "formats"),
+    [("use", ONE_OF_EACH), ("ignore", ("v3", "onnx-float32", "tflite-float32"))],
 )
-@pytest.mark.parametrize("moving_averages", ["use", "ignore"])
 def test_all_give_what_the_training_graph_gives(
-    fine_tuned, moving_averages, graphs, tmp_path
+    fine_tuned, moving_averages, formats, graphs, tmp_path
 ):
     """timm's outputs only where timm is there; its numbers in any case."""
     labels = tmp_path / "labels.txt"
@@ -130,7 +134,7 @@ def test_all_give_what_the_training_graph_gives(
         done = export(
             checkpoint,
             tmp_path / "artifacts",
-            formats=ONE_OF_EACH,
+            formats=formats,
             tasks=["classification"],
             options=ExportOptions(image_size=SIZE),
             images=ParityDigits(fine_tuned.images),

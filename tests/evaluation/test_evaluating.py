@@ -262,9 +262,17 @@ def test_an_artifact_that_fails_while_it_runs(tmp_path, model, monkeypatch):
     assert done.agreements == ()
 
 
-def test_another_size_than_an_artifact_takes(tmp_path, model):
-    with pytest.raises(EvaluationError, match="takes images of 75 x 75 alone"):
-        run(model, colours.folders(tmp_path / "images", 1), image_size=(299, 299))
+def test_what_is_bound_to_a_size_gets_it(tmp_path, model):
+    of = colours.checkpoint()
+    done = run(
+        model,
+        colours.folders(tmp_path / "images", 1),
+        checkpoint=of,
+        reference=Reference(of),
+        image_size=(90, 80),
+    )
+    assert [item.image_size for item in done.artifacts] == [(90, 80), SIZE]
+    assert [item.top_1 for item in done.artifacts] == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from checkpoints import files
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from checkpoints.scratch import locked, scratch_beside
 from exporters import calibration as calibrations
-from exporters import cards, manifest, parity, test_vectors
+from exporters import cards, manifest, parity
 from exporters import images as image_files
 from exporters import record as records
 from exporters.build import Build, ExportOptions
@@ -29,6 +27,7 @@ from exporters.network.tasks import Task
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
+from exporters.test_vectors import TestVectors
 
 _ENOUGH_IMAGES = 8
 """To calibrate on. Fewer rarely show what activations there can be."""
@@ -457,13 +456,13 @@ class _One:
         self,
         unfinished: Path,
         described: dict[str, Any],
-        vectors: tuple[np.ndarray, np.ndarray] | None,
+        vectors: TestVectors | None,
     ) -> dict[str, str]:
         """Writes what lies beside an artifact for its users; returns the digests."""
         card = manifest.card_of(unfinished)
         if vectors is not None:
             directory = manifest.vectors_of(unfinished)
-            test_vectors.write(directory, self.row, described, *vectors)
+            vectors.write(directory, self.row, described)
         text = cards.text(
             self.path.name, self.row, described, has_vectors=vectors is not None
         )
@@ -503,8 +502,8 @@ class _One:
 
     def _compare(
         self, path: Path, reference: Reference, parity_images: ParityImages
-    ) -> tuple[ParityReport, tuple[np.ndarray, np.ndarray] | None]:
-        """Returns the comparison; and images with what they should become, if asked."""
+    ) -> tuple[ParityReport, TestVectors | None]:
+        """Returns the comparison; and vectors for runtimes elsewhere, if there are some."""
         artifact, found = open_artifact(path, {self.row.name: self.row})
         with artifact:
             report = parity.compare(
@@ -516,8 +515,9 @@ class _One:
         if not self.row.container.has_test_vectors:
             return report, None
         batch = parity_images.batches(artifact.image_size)[0]
-        value = next(iter(artifact.outputs.values())).value
-        return report, (batch, reference.outputs(batch, [value])[value])
+        output = next(iter(artifact.outputs.values()))
+        expected = reference.outputs(batch, [output.value])[output.value]
+        return report, TestVectors(batch, expected, output.step)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ compares what it computes on its own device.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,50 +24,61 @@ _LEAST = 1e-12
 """Of probabilities, below which their logarithms say nothing."""
 
 
-def write(
-    directory: Path,
-    row: Format,
-    described: Mapping[str, Any],
-    images: np.ndarray,
-    expected: np.ndarray,
-) -> None:
-    """Writes the vectors of an artifact to a new directory.
+@dataclasses.dataclass(frozen=True)
+class TestVectors:
+    """Images and what an artifact should make of them.
 
-    - `images.npy`: the input, in the artifact's own layout, range and type; one image
-      after the other for artifacts that take one at a time;
-    - `<output>.npy`: float32, what TF-Slim's network makes of them. Integers of an
-      artifact are to be made numbers before they are compared;
-    - `max_error.npy`: float32 [], the largest absolute difference allowed;
-    - `min_cosine.npy`: float32 [], the smallest cosine allowed for an image.
-
-    Args:
-      directory: where to.
-      row: the artifact's format.
-      described: its manifest.
-      images: float32 [count, height, width, 3] in [0, 1], of which the first are taken.
-      expected: float32 [count, numbers], what the network makes of these.
+    Attributes:
+      images: float32 [count, height, width, 3] in [0, 1].
+      expected: float32 [count, numbers], what TF-Slim's network makes of these.
+      step: what the artifact's output is in multiples of, 0 for floats.
     """
-    images = images[:COUNT]
-    output = Output(cards.output_name(described))
+
+    images: np.ndarray
+    expected: np.ndarray
+    step: float = 0.0
+
+    def write(self, directory: Path, row: Format, described: Mapping[str, Any]) -> None:
+        """Writes the first two to a new directory.
+
+        - `images.npy`: the input, in the artifact's own layout, range and type; one image
+          after the other for artifacts that take one at a time;
+        - `<output>.npy`: float32, the expected output. Integers of an artifact are to be
+          made numbers before they are compared;
+        - `max_error.npy`: float32 [], the largest absolute difference allowed;
+        - `min_cosine.npy`: float32 [], the smallest cosine allowed for an image.
+
+        Args:
+          directory: where to.
+          row: the artifact's format.
+          described: its manifest.
+        """
+        images, expected = self.images[:COUNT], self.expected[:COUNT]
+        output = Output(cards.output_name(described))
+        max_error, min_cosine = _limits(row, output, images, self.expected)
+        arrays = {
+            IMAGES: as_input(row, described, images),
+            output.value: expected.astype(np.float32),
+            MAX_ERROR: np.float32(max_error + self.step / 2),
+            MIN_COSINE: np.float32(min_cosine),
+        }
+        directory.mkdir()
+        for name, values in arrays.items():
+            np.save(directory / f"{name}.npy", np.asarray(values, order="C"))
+
+
+def _limits(
+    row: Format, output: Output, images: np.ndarray, expected: np.ndarray
+) -> tuple[float, float]:
+    """Returns the largest error and the smallest cosine that are allowed."""
     tolerance = row.tolerance.of(output, (images.shape[1], images.shape[2]))
-    max_error, min_cosine = tolerance.max_error, tolerance.min_cosine
-    if output.value == "probabilities":
-        # Limits are for logits. Two of them that are off by d change the share of a class
-        # by a factor of exp(2 d) at most.
-        largest = float(np.abs(np.log(np.maximum(expected, _LEAST))).max())
-        factor = np.expm1(min(2 * max_error * largest, 1))
-        max_error, min_cosine = min(1.0, factor * float(expected.max())), 0.0
-    else:
-        max_error *= float(np.abs(expected).max())
-    directory.mkdir()
-    arrays = {
-        IMAGES: as_input(row, described, images),
-        output.value: expected[:COUNT].astype(np.float32),
-        MAX_ERROR: np.float32(max_error),
-        MIN_COSINE: np.float32(min_cosine),
-    }
-    for name, values in arrays.items():
-        np.save(directory / f"{name}.npy", np.ascontiguousarray(values))
+    if output.value != "probabilities":
+        return tolerance.max_error * float(np.abs(expected).max()), tolerance.min_cosine
+    # Limits are for logits. If these are off by d, the share of a class changes by a
+    # factor of exp(2 d) at most.
+    largest = float(np.abs(np.log(np.maximum(expected, _LEAST))).max())
+    factor = float(np.expm1(min(2 * tolerance.max_error * largest, 1)))
+    return min(1.0, factor * float(expected.max())), 0.0
 
 
 def as_input(

@@ -219,7 +219,8 @@ def _notes_on_form(form: str, variables: Mapping[str, np.ndarray]) -> Iterator[s
     """Says what a form does not hold, and a training checkpoint does."""
     if form in ("V1", "V2"):
         return
-    yield "There is no auxiliary head: this form does not hold one."
+    if not layout.has_auxiliary_head(variables):
+        yield "There is no auxiliary head: this form does not hold one."
     if form != "SavedModel" and layout.num_classes(variables) == _WITHOUT_BACKGROUND:
         yield (
             f"If its {_WITHOUT_BACKGROUND} classes are ImageNet's, they are so without "

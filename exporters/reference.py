@@ -104,7 +104,8 @@ class Reference(contextlib.AbstractContextManager):
         Raises:
           ArtifactError: the checkpoint has no weights for a value.
         """
-        known = self.network.endpoints
+        known = set(self.graph().endpoints)
+        known |= {_AUXILIARY} if self.checkpoint.has_auxiliary_head else set()
         if missing := {_VALUES.get(value) for value in values} - {None, *known}:
             raise ArtifactError(
                 f"The checkpoint {self.checkpoint.path} has no weights to compare "

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from exporters.evaluation.evaluating import evaluate
     from exporters.evaluation.features import features
     from exporters.exporting import export
+    from exporters.identification import identify
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
+    from exporters.rebuilding import rebuild
     from exporters.stand_in import make_stand_in
     from exporters.tfhub.cache import install, uninstall
     from exporters.tfhub.packing import pack
@@ -38,11 +40,13 @@ _PLACES = {
     "export": "exporters.exporting",
     "features": "exporters.evaluation.features",
     "fetch": "checkpoints.download",
+    "identify": "exporters.identification",
     "inspect": "exporters.inspection",
     "install": "exporters.tfhub.cache",
     "make_stand_in": "exporters.stand_in",
     "open_checkpoint": "checkpoints.reader",
     "pack": "exporters.tfhub.packing",
+    "rebuild": "exporters.rebuilding",
     "uninstall": "exporters.tfhub.cache",
     "verify": "exporters.verification",
 }
@@ -56,11 +60,13 @@ __all__ = [
     "export",
     "features",
     "fetch",
+    "identify",
     "inspect",
     "install",
     "make_stand_in",
     "open_checkpoint",
     "pack",
+    "rebuild",
     "uninstall",
     "verify",
 ]

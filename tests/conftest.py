@@ -158,3 +158,18 @@ def deployable(tmp_path_factory, stand_in_checkpoint, reference) -> Path:
     )
     assert done.passed, [item.failures for item in done.artifacts]
     return directory
+
+
+@pytest.fixture(scope="session")
+def twins(tmp_path_factory, stand_in_checkpoint, reference) -> Path:
+    """A directory with the files for Keras and timm, of both tasks."""
+    directory = tmp_path_factory.mktemp("twins")
+    done = export(
+        stand_in_checkpoint,
+        directory,
+        formats=["keras", "keras-weights", "timm"],
+        verify=False,
+        reference=reference,
+    )
+    assert done.passed, [item.failures for item in done.artifacts]
+    return directory

@@ -40,6 +40,8 @@ def script(path, text):
 def test_names():
     assert environments.NAMES == [
         "kagglehub1.0-py3.11",
+        "keras3.15-jax0.10-py3.11",
+        "keras3.15-torch2.13-py3.11",
         "onnxruntime1.12-py3.7",
         "onnxruntime1.16-py3.11",
         "openvino2026.4-py3.11",
@@ -99,6 +101,17 @@ def test_environment_is_made_once(requirements, this_interpreter, monkeypatch):
     requirements.write_text("# other pins\n")
     with pytest.raises(TypeError):
         environments.python_of(NAME)
+
+
+@pytest.mark.parametrize("line", ["# --no-deps", "# nothing"])
+def test_pins_may_leave_out_what_a_package_asks_for(
+    requirements, this_interpreter, monkeypatch, line
+):
+    commands = []
+    monkeypatch.setattr(environments, "_run", lambda *command: commands.append(command))
+    requirements.write_text(f"{line}\n")
+    environments.python_of(NAME)
+    assert ("--no-deps" in commands[-1]) == (line == "# --no-deps")
 
 
 @pytest.mark.slow

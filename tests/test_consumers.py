@@ -44,6 +44,17 @@ PROGRAMS = {
     "onnx_runtime_consumer": ("onnxruntime1.12-py3.7", "onnxruntime1.16-py3.11"),
     "tflite_runtime_consumer": ("tflite2.7-py3.7", "tflite2.14-py3.11"),
     "openvino_consumer": ("openvino2026.4-py3.11",),
+    "keras_consumer": (
+        "tf2.21-hub0.16-py3.11",
+        "keras3.15-jax0.10-py3.11",
+        "keras3.15-torch2.13-py3.11",
+    ),
+    "keras2_consumer": (
+        "tf2.4-hub0.9-py3.8",
+        "tf2.15-hub0.15-py3.11",
+        "tf2.21-hub0.16-py3.11",
+    ),
+    "timm_consumer": ("keras3.15-torch2.13-py3.11",),
 }
 ARTIFACTS = {
     "hub_module_consumer": ("handles", "TFHUB_CACHE_DIR"),
@@ -51,6 +62,9 @@ ARTIFACTS = {
     "onnx_runtime_consumer": ("deployable", "DEPLOYABLE"),
     "tflite_runtime_consumer": ("deployable", "DEPLOYABLE"),
     "openvino_consumer": ("deployable", "DEPLOYABLE"),
+    "keras_consumer": ("twins", "TWINS"),
+    "keras2_consumer": ("twins", "TWINS"),
+    "timm_consumer": ("twins", "TWINS"),
 }
 """Program -> the fixture whose directory it works on, and the environment variable that
 tells it where that is."""

@@ -133,6 +133,8 @@ def _inspect(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _export(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.check:
+        return _rebuild(arguments, console)
     from exporters.exporting import export
 
     with show.Steps(console) as progress:
@@ -152,6 +154,36 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
         )
     show.export(console, done, arguments.json)
     return _exit_code(done.artifacts)
+
+
+def _rebuild(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.build import ExportOptions
+    from exporters.errors import ExportError
+    from exporters.rebuilding import rebuild
+
+    unheeded = [
+        name
+        for name in ("formats", "tasks", "images", "force")
+        if getattr(arguments, name)
+    ]
+    if unheeded or not arguments.verify or _options(arguments) != ExportOptions():
+        raise ExportError(
+            "--check takes what to make from the manifests. It heeds --checkpoint, "
+            "--calibration-images, --labels and --moving-averages alone."
+        )
+    with show.Steps(console) as progress:
+        done = rebuild(
+            arguments.check,
+            arguments.checkpoint,
+            calibration_images=arguments.calibration_images,
+            labels=arguments.labels,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    show.rebuilding(console, done, arguments.json)
+    if any(artifact.error for artifact in done.artifacts):
+        return EXIT_BAD_INPUT
+    return 0 if done.passed else EXIT_MISMATCH
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
@@ -218,6 +250,20 @@ def _compare_features(arguments: argparse.Namespace, console: Console) -> int:
         done = compare_features(arguments.first, arguments.second, progress=progress)
     evaluation.comparison(console, done, arguments.json)
     return 0 if done.may_join else EXIT_MISMATCH
+
+
+def _identify(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.identification import identify
+
+    with show.Steps(console) as progress:
+        done = identify(
+            arguments.files,
+            arguments.checkpoint,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    show.identification(console, done, arguments.json)
+    return EXIT_BAD_INPUT if any(file.error for file in done.files) else 0
 
 
 def _exit_code(artifacts: Iterable[ExportedArtifact | VerifiedArtifact]) -> int:
@@ -328,6 +374,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         _add_evaluate,
         _add_features,
         _add_compare_features,
+        _add_identify,
         _add_install,
         _add_uninstall,
         _add_pack,
@@ -422,7 +469,19 @@ def _add_export(commands: Any) -> None:
         "      --tasks classification --calibration-images photos",
     )
     _add_checkpoint(added)
-    _add_output(added, "DIR", "directory to export to; made if needed")
+    place = added.add_mutually_exclusive_group(required=True)
+    place.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_path,
+        help="directory to export to; made if needed",
+    )
+    place.add_argument(
+        "--check",
+        metavar="PATH",
+        type=_path,
+        help="make again what is here, and compare bytes",
+    )
     added.add_argument(
         "--formats", type=_names, help="names of `irv2 list`, with commas; default: all"
     )
@@ -575,6 +634,27 @@ def _add_compare_features(commands: Any) -> None:
     _add_json(added)
 
 
+def _add_identify(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _identify,
+        "identify",
+        "Tell whose weights are in files of any tool's.",
+        "model.onnx model.tflite weights.h5",
+        "--checkpoint CHECKPOINT model.safetensors --json",
+    )
+    added.add_argument(
+        "files",
+        type=_path,
+        nargs="+",
+        metavar="FILE",
+        help="ONNX, TFLite, SavedModel, .pb, .h5, .safetensors, .pt",
+    )
+    _add_checkpoint(added, "weights to look for", required=False)
+    _add_moving_averages(added)
+    _add_json(added)
+
+
 def _add_install(commands: Any) -> None:
     added = _add_command(
         commands,
@@ -659,7 +739,7 @@ def _add_options(group: Any) -> None:
         "--calibration-images",
         metavar="DIR",
         type=_path,
-        help="JPEG or PNG to quantize with; default: generated",
+        help="images to quantize with; default: generated",
     )
 
 
@@ -693,13 +773,14 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_checkpoint(parser: argparse.ArgumentParser, required: bool = True) -> None:
+def _add_checkpoint(
+    parser: argparse.ArgumentParser,
+    help: str = "checkpoint, archive, v1 to v5, Keras's or timm's",
+    *,
+    required: bool = True,
+) -> None:
     parser.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        type=_path,
-        required=required,
-        help="V1 file, V2 prefix, directory, or .tar.gz",
+        "--checkpoint", metavar="PATH", type=_path, required=required, help=help
     )
 
 
@@ -708,7 +789,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "--images",
         metavar="DIR",
         type=_path,
-        help="JPEG or PNG to compare on; default: generated",
+        help="images to compare on; default: generated",
     )
 
 

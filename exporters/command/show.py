@@ -16,8 +16,14 @@ from exporters.command.units import counted, size
 if TYPE_CHECKING:
     from exporters.exporting import Export, ExportedArtifact
     from exporters.formats import Format
+    from exporters.identification import (
+        Identification,
+        IdentifiedFile,
+        LayerDifference,
+    )
     from exporters.inspection import Inspection
     from exporters.progress import Note, Step
+    from exporters.rebuilding import Rebuilding
     from exporters.tfhub.cache import Installed, Uninstalled
     from exporters.tfhub.packing import Packed
     from exporters.verification import Verification, VerifiedArtifact
@@ -215,6 +221,32 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
             _differs(console, item.path, "", item.report.failures())
 
 
+def rebuilding(console: consoles.Console, done: Rebuilding, as_json: bool) -> None:
+    """Prints whether each artifact is what the checkpoint gives, byte for byte."""
+    if as_json:
+        console.result(json.dumps(done.as_dict(), indent=2))
+    else:
+        columns = [Column("artifact", folds=True), Column("result")]
+        rows: list[list[Cell]] = [
+            [str(item.path), Verdict(item.result, item.passed)]
+            for item in done.artifacts
+        ]
+        console.table(columns, rows)
+        same = sum(item.passed for item in done.artifacts)
+        total = counted(len(done.artifacts), "artifact")
+        console.result(f"\n{same} of {total} are the same, byte for byte")
+    for item in done.artifacts:
+        if item.error is not None:
+            console.error(item.error)
+        elif item.difference:
+            lines = [item.difference]
+            lines += [
+                f"made with {library} {made}, here is {here}"
+                for library, (made, here) in item.other_versions.items()
+            ]
+            console.error("\n  ".join([f"{item.path} is another:", *lines]))
+
+
 def _verified(console: consoles.Console, done: Verification) -> None:
     compared = [(item, item.report) for item in done.artifacts if item.report]
     kinds = {(report.task, report.format) for _, report in compared}
@@ -269,6 +301,67 @@ def _differs(
 ) -> None:
     first = f"{path} does not agree with the checkpoint {consequence}".rstrip()
     console.error("\n".join([f"{first}:", *failures]))
+
+
+def identification(
+    console: consoles.Console, done: Identification, as_json: bool
+) -> None:
+    """Prints what each file holds, and whose weights."""
+    if as_json:
+        console.result(json.dumps(done.as_dict(), indent=2))
+    for item in done.files:
+        if item.error is not None:
+            console.error(item.error)
+        elif not as_json:
+            console.result(f"{item.path}")
+            console.fields(
+                (name, value) for name, value in _identified(item) if value is not None
+            )
+
+
+def _identified(item: IdentifiedFile) -> Iterable[tuple[str, str | None]]:
+    yield "form", item.form
+    sure = "" if item.confidence == "none" else f" ({item.confidence})"
+    yield "network", f"{item.network}{sure}"
+    yield "kernels", f"{item.kernels}, {item.numbers:,} numbers"
+    yield "precision", ", ".join(item.precision) or None
+    if item.confidence != "none":
+        if item.is_folded is not None:
+            yield "batch norm", "folded" if item.is_folded else "on its own"
+        yield "classes", "none" if item.classes is None else f"{item.classes:,}"
+        yield "aux. head", "yes" if item.has_auxiliary_head else None
+    if item.input_range:
+        yield "images", "in [{:g}, {:g}]".format(*item.input_range)
+    yield "stand-in", "yes" if item.is_stand_in else None
+    if item.relation is not None:
+        yield "weights", f"{_RELATIONS[item.relation]}"
+        yield "matched", f"{item.matched} of {item.compared} layers"
+    if item.not_compared:
+        yield "not compared", ", ".join(item.not_compared)
+    if item.matched and item.differences:
+        lines = [_differing(difference) for difference in item.differences]
+        more = len(lines) - _MOST_SKIPPED
+        lines = lines[:_MOST_SKIPPED] + ([f"and {more} more"] if more > 0 else [])
+        yield "differing", "\n".join(lines)
+
+
+_RELATIONS = {
+    "same": "the checkpoint's",
+    "fine-tuned": "fine-tuned from the checkpoint's",
+    "rearranged": "the checkpoint's, in other places",
+    "partly": "some of the checkpoint's",
+    "unrelated": "unrelated to the checkpoint's",
+}
+
+
+def _differing(difference: LayerDifference) -> str:
+    scope = difference.layer.removeprefix("InceptionResnetV2/")
+    what = {"place": "in another's place", "vectors": "biases or batch norm"}.get(
+        difference.what, difference.what
+    )
+    if difference.difference is None:
+        return f"{scope}: {what}"
+    return f"{scope}: {what} by {difference.difference:.2g}"
 
 
 def installed(

@@ -143,7 +143,7 @@ def _directory(path: Path, ground_truth: Path | None, needs_labels: bool) -> Dat
     others = [child for child in children if child not in {*folders, *images}]
     records = [child for child in others if tfrecords.is_one(child)]
     problems = {
-        child.name: "neither JPEG nor PNG by its name"
+        child.name: "not called like an image"
         for child in others
         if child not in records
     }
@@ -203,7 +203,7 @@ def _below(
         if _is_image(file):
             yield Example(name, label, file)
         else:
-            problems[name] = "neither JPEG nor PNG by its name"
+            problems[name] = "not called like an image"
 
 
 def _with_ground_truth(path: Path, images: list[Path], file: Path) -> Dataset:

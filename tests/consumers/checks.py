@@ -80,6 +80,28 @@ def assert_agrees(run, name, reference):
             assert_similar(found, expected, LEAST_COSINE[weights])
 
 
+def assert_applications_agree(network, with_top, without_top, reference):
+    """Asserts that Keras Applications' network computes TF-Slim's with our weights.
+
+    Args:
+      network: the function that makes it.
+      with_top: file of weights with a classifier, of 1000 classes.
+      without_top: file of weights without one.
+      reference: images, and the network's outputs for them.
+    """
+    for size in ("299x299", "224x320"):
+        images = 2 * reference[size + "/images"] - 1
+        shape = images.shape[1:]
+        model = network(weights=with_top, input_shape=shape, classifier_activation=None)
+        found = model.predict(images, verbose=0)
+        assert_close(found, reference[size + "/logits"][:, 1:])
+        model = network(
+            weights=without_top, include_top=False, pooling="avg", input_shape=shape
+        )
+        found = model.predict(images, verbose=0)
+        assert_close(found, reference[size + "/feature_vector"])
+
+
 def assert_similar(found, expected, least_cosine):
     """Asserts that each row points in the direction of the expected one."""
     assert found.shape == expected.shape, (found.shape, expected.shape)

@@ -24,6 +24,8 @@ NAMES = sorted(path.stem for path in DIRECTORY.glob("*-py*.txt"))
 
 _BOOTSTRAP = {"3.6": ("pip==21.3.1", "setuptools==59.6.0", "wheel==0.37.1")}
 """What pip needs before it can read the pins, by version of Python."""
+_WITHOUT_OTHERS = "# --no-deps"
+"""A line of pins that leave out what a package asks for and does not need."""
 _VERSION = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
 
@@ -56,6 +58,8 @@ def _make(environment: Path, requirements: Path, version: str) -> None:
         _run(interpreter, "-m", "venv", unfinished)
         pip = [unfinished / "bin" / "python", "-m", "pip", "install", "--quiet"]
         pip += ["--disable-pip-version-check", "--no-compile"]
+        if _WITHOUT_OTHERS in requirements.read_text().splitlines():
+            pip.append("--no-deps")
         if version in _BOOTSTRAP:
             _run(*pip, *_BOOTSTRAP[version])
         _run(*pip, "--requirement", requirements)

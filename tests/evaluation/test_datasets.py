@@ -47,7 +47,7 @@ def test_a_directory_with_a_subdirectory_per_class(tmp_path):
     ]
     assert found.empty == ("n03",)
     assert found.problems == {
-        "n03/notes.txt": "neither JPEG nor PNG by its name",
+        "n03/notes.txt": "not called like an image",
         "loose.png": "it lies beside the directories of classes",
     }
     content = (tmp_path / "n02" / "a.png").read_bytes()
@@ -178,7 +178,7 @@ def test_tf_slims_records(tmp_path):
         encoded(20),
         encoded(),
     ]
-    assert found.problems == {"labels.txt": "neither JPEG nor PNG by its name"}
+    assert found.problems == {"labels.txt": "not called like an image"}
 
 
 def test_tfdss_records(tmp_path):
@@ -234,7 +234,7 @@ def test_nothing_to_be_found(tmp_path):
     with pytest.raises(EvaluationError, match=r"holds no images\. Found: nothing"):
         open_dataset(tmp_path)
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(EvaluationError, match=r"Found: notes\.txt \(neither JPEG"):
+    with pytest.raises(EvaluationError, match=r"Found: notes\.txt \(not called"):
         open_dataset(tmp_path)
     with pytest.raises(EvaluationError, match=r"notes\.txt is no TFRecord file"):
         open_dataset(tmp_path / "notes.txt")

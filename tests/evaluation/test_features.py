@@ -57,7 +57,7 @@ def test_features(tmp_path, model, images, kind):
     done = run(model, images, tmp_path / "new" / "features", kind=kind, part_size=4)
     assert (done.written, done.before) == (10, 0)
     assert list(done.unreadable) == ["corrupt.png"]
-    assert done.problems == {"notes.txt": "neither JPEG nor PNG by its name"}
+    assert done.problems == {"notes.txt": "not called like an image"}
     assert sorted(path.name for path in done.output.iterdir()) == [
         f"part-0000{number}.{kind}" for number in range(3)
     ]

@@ -23,7 +23,7 @@ from exporters.containers.keras import library, weights
 from exporters.errors import ArtifactError
 from exporters.labels import first_without_background
 from exporters.network.layers import without_classes
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 _RECORD = "irv2"
@@ -46,7 +46,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
     variables = without_classes(build.checkpoint, first)
     names = build.network.up_to([task.endpoint]).variables
     attributes = {_RECORD: record.to_text()}
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         attributes[_LABELS] = "\n".join(build.labels[first:])
     with path.open("w+b") as file:
         weights.write(

@@ -33,7 +33,7 @@ from exporters.build import Build
 from exporters.containers.keras import configuration, library, weights
 from exporters.errors import ArtifactError
 from exporters.network import layers
-from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, TASKS, Task
+from exporters.network.tasks import FEATURE_VECTOR, TASKS, Task
 from exporters.record import Record
 
 _RECORD = "irv2"
@@ -64,7 +64,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
         "date_saved": _DATE,
         _RECORD: record.as_dict(),
     }
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         metadata["labels"] = build.labels
     with (
         zipfile.ZipFile(path, "w") as archive,

@@ -27,7 +27,7 @@ from exporters.build import Build
 from exporters.errors import ArtifactError, MissingLibraryError
 from exporters.labels import first_without_background
 from exporters.network.layers import without_classes
-from exporters.network.tasks import CLASSIFICATION, TASKS, Task
+from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
 
 MODEL = "inception_resnet_v2"
@@ -65,7 +65,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
         **{name: json.dumps(value) for name, value in _PREPROCESSING.items()},
         _RECORD: record.to_text(),
     }
-    if task is CLASSIFICATION and build.labels:
+    if task.needs_classifier and build.labels:
         metadata["labels"] = "\n".join(build.labels[first:])
     with path.open("wb") as file:
         safetensors.write(file, arrays, metadata)

@@ -1,0 +1,90 @@
+"""ONNX files of any tool's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from exporters.artifact import first_line
+from exporters.errors import ArtifactError
+from exporters.identifying.contents import Contents, Node, StoredArray
+
+_ROUNDED = {
+    # Inputs: values, scale, zero point.
+    "DequantizeLinear": ((0, 1, 2),),
+    "QLinearConv": ((3, 4, 5),),
+    "QLinearMatMul": ((0, 1, 2), (3, 4, 5)),
+    # These leave the steps to what comes after.
+    "ConvInteger": ((1, None, 3),),
+    "MatMulInteger": ((1, None, 3),),
+}
+"""Op -> where it takes integers, and what these stand for."""
+_CHANNELS_FIRST = ("QLinearConv", "ConvInteger")
+
+
+def read(path: Path) -> Contents:
+    """Reads the constants and nodes of a file's main graph.
+
+    Raises:
+      ArtifactError: it is damaged, or values beside it are missing.
+    """
+    try:
+        model = onnx.load(path)
+        constants = {tensor.name: _values(tensor) for tensor in model.graph.initializer}
+        for node in model.graph.node:
+            for attribute in node.attribute:
+                if node.op_type == "Constant" and attribute.name == "value":
+                    constants[node.output[0]] = _values(attribute.t)
+    except (DecodeError, ValueError, TypeError, OSError, LookupError) as error:
+        raise ArtifactError(
+            f"{path} is damaged, or what belongs to it is missing: {first_line(error)}"
+        ) from error
+    except onnx.checker.ValidationError as error:
+        raise ArtifactError(f"{path}: {first_line(error)}") from error
+    rounding: dict[str, tuple[str, str, int]] = {}
+    for node in model.graph.node:
+        for places in _ROUNDED.get(node.op_type, ()):
+            name, scale, zero = (_at(node.input, place) for place in places)
+            if name in constants and "int" in constants[name][1]:
+                axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
+                axis = 0 if node.op_type in _CHANNELS_FIRST else axis
+                rounding[name] = scale, zero, axis
+    arrays = []
+    for name, (values, dtype) in constants.items():
+        steps = None
+        scale, zero, axis = rounding.get(name, ("", "", 0))
+        if zero in constants:
+            values = values - _along(constants[zero][0], values, axis)
+        if scale in constants:
+            steps = _along(constants[scale][0], values, axis)
+            values = values * steps
+        arrays.append(StoredArray(name, values, dtype, steps))
+    nodes = [
+        Node(node.op_type.lower(), tuple(node.input), tuple(node.output))
+        for node in model.graph.node
+    ]
+    return Contents("ONNX", arrays, nodes)
+
+
+def _values(tensor: Any) -> tuple[np.ndarray, str]:
+    values = numpy_helper.to_array(tensor)
+    if values.dtype == object:
+        return np.zeros(0, np.float32), "string"
+    return values.astype(np.float32), values.dtype.name
+
+
+def _at(names: Any, place: int | None) -> str:
+    return names[place] if place is not None and place < len(names) else ""
+
+
+def _along(factors: np.ndarray, values: np.ndarray, axis: int) -> np.ndarray:
+    if factors.size == 1 or not values.ndim:
+        return factors.reshape(-1)[:1]
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return factors.reshape(shape)

@@ -286,6 +286,13 @@ def test_options_that_cannot_be(tmp_path, model, options, expected):
         run(model, colours.folders(tmp_path / "images", 1), **options)
 
 
+def test_a_checkpoint_without_a_classifier(tmp_path):
+    of = colours.checkpoint()
+    of.num_classes = None
+    with pytest.raises(EvaluationError, match=r"colours\.ckpt has no classifier"):
+        run([], colours.folders(tmp_path / "images", 1), checkpoint=of)
+
+
 def test_nothing_to_evaluate(tmp_path):
     with pytest.raises(EvaluationError, match="Nothing to evaluate"):
         run([], tmp_path)

@@ -15,6 +15,7 @@ import records as tfrecords
 from PIL import Image
 
 from checkpoints.reader import Provenance
+from exporters import manifest
 from exporters.errors import ArtifactError, EvaluationError
 from exporters.evaluation import evaluating
 from exporters.evaluation.evaluating import Disagreement, evaluate, top_classes
@@ -162,6 +163,17 @@ def test_records_give_the_figures_of_files(tmp_path, model):
     path = tfrecords.write(tmp_path / "y.tfrecord", slim)
     done = run(model, path)
     assert (done.label_offset, only(done).top_1) == (-1, 1)
+
+
+def test_names_of_classes_are_the_manifests(tmp_path, model):
+    beside = manifest.path_of(model)
+    beside.write_text(json.dumps({"labels": colours.NAMES, "files": {}}))
+    images = tmp_path / "images"
+    colours.save(images, "red", "a.png", 4)
+    colours.save(images, "Yellow", "b.png", 6)
+    done = run(model, images)
+    assert done.labelling == "Labels are names of classes."
+    assert [x.name for x in only(done).per_class] == ["red", "yellow"]
 
 
 def test_a_list_of_labels(tmp_path, model, names):

@@ -15,7 +15,7 @@ from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from checkpoints.scratch import locked, scratch_beside
 from exporters import calibration as calibrations
-from exporters import manifest, parity
+from exporters import cards, manifest, parity
 from exporters import record as records
 from exporters.build import Build, ExportOptions
 from exporters.errors import ArtifactError, ExportError
@@ -26,6 +26,7 @@ from exporters.network.tasks import Task
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
+from exporters.test_vectors import TestVectors
 
 _ENOUGH_IMAGES = 8
 """To calibrate on. Fewer rarely show what activations there can be."""
@@ -420,13 +421,14 @@ class _One:
         record = records.make(row.name, task.name, build.checkpoint, options)
         unfinished = scratch / self.path.name
         seconds: dict[str, float] = {}
+        vectors = None
         with _timed(seconds, "write"):
             self.at("write")
             row.write(build, task, record, unfinished)
         if reference and parity_images:
             with _timed(seconds, "verify"):
                 self.at("verify")
-                report = self._compare(unfinished, reference, parity_images)
+                report, vectors = self._compare(unfinished, reference, parity_images)
             result = dataclasses.replace(result, report=report, seconds=seconds)
             if not report.passed:
                 return result
@@ -451,8 +453,31 @@ class _One:
             parity=result.report.as_dict() if result.report else None,
         )
         size = files.size(unfinished)
+        described["companions"] = self._write_companions(unfinished, described, vectors)
         self._place(unfinished, described, scratch)
         return dataclasses.replace(result, bytes=size, seconds=seconds)
+
+    def _write_companions(
+        self,
+        unfinished: Path,
+        described: dict[str, Any],
+        vectors: TestVectors | None,
+    ) -> dict[str, str]:
+        """Writes what lies beside an artifact for its users; returns the digests."""
+        card = manifest.card_of(unfinished)
+        if vectors is not None:
+            directory = manifest.vectors_of(unfinished)
+            vectors.write(directory, self.row, described)
+        text = cards.text(
+            self.path.name, self.row, described, has_vectors=vectors is not None
+        )
+        card.write_text(text, encoding="utf-8")
+        return {
+            name: digest
+            for path in (card, manifest.vectors_of(unfinished))
+            if path.exists()
+            for name, digest in files.digests(path).items()
+        }
 
     def _place(self, unfinished: Path, described: dict, scratch: Path) -> None:
         """Moves an artifact and its manifest to their places."""
@@ -472,11 +497,18 @@ class _One:
                     between = scratch / "between.json"
                     files.write_json(between, manifest.transition(old, described))
                     moves[between] = place
+            for of in (manifest.card_of, manifest.vectors_of):
+                if of(unfinished).exists():
+                    moves[of(unfinished)] = of(self.path)
             files.replace({**moves, unfinished: self.path, new: place}, scratch)
+            stale = manifest.vectors_of(self.path)
+            if stale.exists() and not any(stale == to for to in moves.values()):
+                stale.rename(scratch / "stale")  # Of the artifact that was replaced.
 
     def _compare(
         self, path: Path, reference: Reference, parity_images: ParityImages
-    ) -> ParityReport:
+    ) -> tuple[ParityReport, TestVectors | None]:
+        """Returns the comparison; and vectors for runtimes elsewhere, if there are some."""
         artifact, found = open_artifact(path, {self.row.name: self.row})
         with artifact:
             report = parity.compare(
@@ -485,7 +517,12 @@ class _One:
         if artifact.task.name != self.task.name:
             problem = f"it is for {artifact.task.name}"
             report = dataclasses.replace(report, problems=(*report.problems, problem))
-        return report
+        if not self.row.container.has_test_vectors:
+            return report, None
+        batch = parity_images.batches(artifact.image_size)[0]
+        output = next(iter(artifact.outputs.values()))
+        expected = reference.outputs(batch, [output.value])[output.value]
+        return report, TestVectors(batch, expected, output.step)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,13 @@ class Container:
       handle: pattern of the URLs that TF Hub knew such artifacts by, where it did.
       is_served_as_files: whether clients ask for its files below that URL; others ask for
         an archive, and keep it in a cache.
+      snippet: name of the template in `data/snippets` of a program that runs it; empty if
+        there is none.
+      library: what Hugging Face's hub calls its consumer's library.
+      takes_signed: whether images are in [-1, 1], and not in [0, 1].
+      leaves_background_out: whether "background" is none of its classes.
+      has_test_vectors: whether images and what it should make of them lie beside it, for
+        runtimes that are not here.
     """
 
     module: str
@@ -50,6 +57,11 @@ class Container:
     needs_image_size: bool = False
     handle: str = f"{TF_HUB}google/imagenet/{MODEL}/{{task}}/{{version}}"
     is_served_as_files: bool = False
+    snippet: str = ""
+    library: str = ""
+    takes_signed: bool = False
+    leaves_background_out: bool = False
+    has_test_vectors: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +96,18 @@ class Format:
         if isinstance(self.variant, Precision):
             return self.variant
         return getattr(self.variant, "precision", None)
+
+    @property
+    def takes_signed(self) -> bool:
+        """Whether images are in [-1, 1] whatever the options, and not in [0, 1]."""
+        is_signed = getattr(self.variant, "takes_signed", False)
+        return self.container.takes_signed or is_signed
+
+    @property
+    def fixed_image_size(self) -> tuple[int, int] | None:
+        """The (height, width) that it takes whatever the options, None if others do."""
+        size: tuple[int, int] | None = getattr(self.variant, "image_size", None)
+        return size
 
     @property
     def is_calibrated(self) -> bool:
@@ -177,11 +201,15 @@ _HUB_MODULE = Container(
     "exporters.containers.hub_module.container",
     "",
     lambda path: (path / "tfhub_module.pb").is_file(),
+    snippet="hub_module",
+    library="tf-keras",
 )
 _SAVED_MODEL = Container(
     "exporters.containers.saved_model.container",
     "",
     lambda path: (path / "saved_model.pb").is_file(),
+    snippet="saved_model",
+    library="tf-keras",
 )
 _TFJS = Container(
     "exporters.containers.tfjs.container",
@@ -189,6 +217,9 @@ _TFJS = Container(
     lambda path: (path / "model.json").is_file(),
     handle=f"{TF_HUB}google/tfjs-model/imagenet/{MODEL}/{{task}}/{{version}}/default/1",
     is_served_as_files=True,
+    snippet="tfjs",
+    library="tfjs",
+    has_test_vectors=True,
 )
 _TFLITE = Container(
     "exporters.containers.tflite.container",
@@ -196,14 +227,42 @@ _TFLITE = Container(
     _is_tflite,
     needs_image_size=True,
     handle=f"{TF_HUB}tensorflow/lite-model/{MODEL}/{{version}}/metadata/1",
+    snippet="tflite",
+    library="litert",
+    has_test_vectors=True,
 )
-_ONNX = Container("exporters.containers.onnx.container", ".onnx", _is_onnx)
-_KERAS = Container("exporters.containers.keras.container", ".keras", _is_keras_model)
+_ONNX = Container(
+    "exporters.containers.onnx.container",
+    ".onnx",
+    _is_onnx,
+    snippet="onnx",
+    library="onnx",
+    has_test_vectors=True,
+)
+_KERAS = Container(
+    "exporters.containers.keras.container",
+    ".keras",
+    _is_keras_model,
+    snippet="keras",
+    library="keras",
+)
 _KERAS_WEIGHTS = Container(
-    "exporters.containers.keras.application", ".weights.h5", _is_hdf5
+    "exporters.containers.keras.application",
+    ".weights.h5",
+    _is_hdf5,
+    snippet="keras_weights",
+    library="keras",
+    takes_signed=True,
+    leaves_background_out=True,
 )
 _TIMM = Container(
-    "exporters.containers.timm.container", ".safetensors", _is_safetensors
+    "exporters.containers.timm.container",
+    ".safetensors",
+    _is_safetensors,
+    snippet="timm",
+    library="timm",
+    takes_signed=True,
+    leaves_background_out=True,
 )
 
 _EXACT = Tolerance(max_error=2e-5, min_cosine=0.999999)

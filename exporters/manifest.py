@@ -24,6 +24,8 @@ _LIBRARIES = (
     "ai-edge-litert",
 )
 SUFFIX = ".manifest.json"
+CARD_SUFFIX, VECTORS_SUFFIX = ".card.md", ".test_vectors"
+"""Of the model card, a file, and of the test vectors, a directory."""
 _REPLACEMENT = "replacement"
 
 
@@ -36,6 +38,26 @@ def path_of(artifact: Path) -> Path:
 def artifact_of(path: Path) -> Path:
     """Whose manifest a path is."""
     return path.with_name(path.name.removesuffix(SUFFIX))
+
+
+def card_of(artifact: Path) -> Path:
+    """Where the model card of an artifact lies: beside it."""
+    artifact = _named(artifact)
+    return artifact.parent / (artifact.name + CARD_SUFFIX)
+
+
+def vectors_of(artifact: Path) -> Path:
+    """Where the test vectors of an artifact lie: beside it."""
+    artifact = _named(artifact)
+    return artifact.parent / (artifact.name + VECTORS_SUFFIX)
+
+
+def owner_of(path: Path) -> Path | None:
+    """Whose card or test vectors a path is; None if it is neither, by its name."""
+    for suffix in (CARD_SUFFIX, VECTORS_SUFFIX):
+        if path.name.endswith(suffix) and path.name != suffix:
+            return path.with_name(path.name.removesuffix(suffix))
+    return None
 
 
 def _named(path: Path) -> Path:

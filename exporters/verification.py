@@ -208,7 +208,8 @@ def find_artifacts(
 ) -> tuple[list[Path], dict[Path, str]]:
     """Finds the artifacts among paths, and those in paths that are directories.
 
-    Whatever has a manifest counts, even if it is damaged or gone; so does the manifest.
+    Whatever has a manifest counts, even if it is damaged or gone; so do the manifest, the
+    card and the test vectors of an artifact.
 
     Returns:
       The artifacts; and what was passed over in directories -> why.
@@ -221,6 +222,9 @@ def find_artifacts(
     for path in paths:
         if path.name.endswith(manifest.SUFFIX) and path.is_file():
             found.append(manifest.artifact_of(path))
+            continue
+        if (owner := _owner(path)) and path.exists():
+            found.append(owner)
             continue
         if container_of(path, formats) or manifest.path_of(path).is_file():
             found.append(path)
@@ -241,6 +245,13 @@ def find_artifacts(
     return list(dict.fromkeys(found)), skipped
 
 
+def _owner(path: Path) -> Path | None:
+    """The artifact whose card or test vectors a path is, if it is there."""
+    owner = manifest.owner_of(path)
+    is_there = owner and (owner.exists() or manifest.path_of(owner).is_file())
+    return owner if is_there else None
+
+
 def _look_into(
     directory: Path, formats: Mapping[str, Format]
 ) -> tuple[list[Path], dict[Path, str]]:
@@ -253,7 +264,7 @@ def _look_into(
     inside = set(owned)
     skipped = {}
     for child in children:
-        if child.name.endswith(manifest.SUFFIX) or child in owned:
+        if child.name.endswith(manifest.SUFFIX) or child in owned or _owner(child):
             continue
         if child.name.startswith("."):
             skipped[child] = "hidden"

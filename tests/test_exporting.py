@@ -60,6 +60,7 @@ def test_an_artifact_and_its_manifest_appear(tmp_path):
     assert made.path == tmp_path / "new" / "folder" / NAME
     assert sorted(path.name for path in made.path.parent.iterdir()) == [
         NAME,
+        f"{NAME}.card.md",
         f"{NAME}.manifest.json",
     ]
     found = fake_format.open(made.path)
@@ -76,6 +77,8 @@ def test_what_the_manifest_says(tmp_path):
     made = only(run(tmp_path))
     found = json.loads(manifest.path_of(made.path).read_text())
     assert found.pop("parity")["passed"]
+    card = manifest.card_of(made.path)
+    assert found.pop("companions") == files.digests(card)
     assert found == {
         "schema_version": 2,
         "format": "fake",
@@ -271,11 +274,12 @@ def test_one_that_fails_does_not_end_the_others(tmp_path, monkeypatch):
     assert [item.is_kept for item in done.artifacts] == [False, True]
     assert [item.bytes > 0 for item in done.artifacts] == [False, True]
     assert not done.passed
-    assert tree(tmp_path).keys() == {NAME, f"{NAME}.manifest.json"}
+    beside = {f"{NAME}.card.md", f"{NAME}.manifest.json"}
+    assert tree(tmp_path).keys() == {NAME, *beside}
 
 
 @pytest.mark.parametrize("there_before", [False, True])
-@pytest.mark.parametrize("failing", [NAME, f"{NAME}.manifest.json"])
+@pytest.mark.parametrize("failing", [NAME, f"{NAME}.card.md", f"{NAME}.manifest.json"])
 def test_a_move_that_fails_is_undone(tmp_path, monkeypatch, there_before, failing):
     path = tmp_path / "out" / NAME
     if there_before:
@@ -306,7 +310,7 @@ def test_an_old_artifact_is_replaced_as_a_whole(tmp_path):
     found = fake_format.open(path)
     assert found.record.checkpoint_identity == fake_format.checkpoint().identity
     assert manifest.changed_files(path) == []
-    assert len(tree(tmp_path)) == 2
+    assert len(tree(tmp_path)) == 3
 
 
 # Before the work begins

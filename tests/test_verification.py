@@ -161,3 +161,19 @@ def test_a_verification_is_json(tmp_path):
     assert read["artifacts"][str(tmp_path / "a.fake")]["passed"] is True
     assert "damaged" in read["artifacts"][str(tmp_path / "b.fake")]["error"]
     assert list(read["skipped"]) == [str(tmp_path / "notes.txt")]
+
+
+# What lies beside an artifact
+
+
+def test_cards_and_test_vectors_are_no_artifacts_of_their_own(tmp_path):
+    path = write(tmp_path / "model.fake")
+    manifest.card_of(path).write_text("# A card")
+    manifest.vectors_of(path).mkdir()
+    manifest.card_of(tmp_path / "gone.fake").write_text("# A card")
+    found, skipped = verification.find_artifacts([tmp_path], fake_format.TABLE)
+    assert found == [path]
+    assert skipped == {tmp_path / "gone.fake.card.md": "no artifact of a known format"}
+    everything = sorted(tmp_path.glob("model*"))
+    assert len(everything) == 3
+    assert verification.find_artifacts(everything, fake_format.TABLE) == ([path], {})

@@ -261,6 +261,10 @@ def evaluate(
         if checkpoint is not None:
             for note in checkpoint.notes:
                 progress(Note(note))
+            if checkpoint.num_classes is None:
+                raise EvaluationError(
+                    f"{checkpoint.path} has no classifier, and so names no class."
+                )
             network = stack.enter_context(reference or Reference(checkpoint))
             opened.append(
                 models.of_checkpoint(checkpoint, network, image_size=image_size)

@@ -119,10 +119,11 @@ def features(
                 checkpoint = open_checkpoint(
                     Path(checkpoint), moving_averages=moving_averages
                 )
-            if endpoint and endpoint not in CLASSIFICATION.endpoints:
+            known = CLASSIFICATION if checkpoint.num_classes else FEATURE_VECTOR
+            if endpoint and endpoint not in known.endpoints:
                 raise ArtifactError(
-                    f"There is no endpoint {endpoint}; there are: "
-                    f"{', '.join(CLASSIFICATION.endpoints)}."
+                    f"{checkpoint.path} has no endpoint {endpoint}; it has: "
+                    f"{', '.join(known.endpoints)}."
                 )
             network = stack.enter_context(reference or Reference(checkpoint))
             model = models.of_checkpoint(
@@ -132,12 +133,12 @@ def features(
         if model.record and model.record.stand_in:
             progress(STAND_IN)
         source = _source(model, endpoint)
-        known = _known(output, source)
+        there = _known(output, source)
         run = _Run(dataset.examples, model, source, batch_size, progress)
         positions = [
             position
             for position, example in enumerate(dataset.examples)
-            if example.name not in known
+            if example.name not in there
         ]
         before = len(dataset.examples) - len(positions)
         if before:

@@ -25,6 +25,7 @@ from exporters.reference import Reference
 
 CHECKPOINT = "checkpoint"
 """What the checkpoint itself is called among artifacts."""
+_DEFAULT_SIZE = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +76,10 @@ def open_model(
         for the task's own output.
 
     Raises:
-      ArtifactError: it cannot be read, takes other images, or has no such endpoint.
+      ArtifactError: it cannot be read, or has no such endpoint.
     """
     artifact, row = open_artifact(path, table)
     try:
-        size = _image_size(path, artifact, image_size)
         run = _pooled(path, artifact, endpoint) if endpoint else artifact.predict
     except ArtifactError:
         artifact.close()
@@ -91,22 +91,12 @@ def open_model(
         format=row.name,
         task=artifact.task,
         record=artifact.record,
-        image_size=size,
+        image_size=artifact.image_size or image_size or _DEFAULT_SIZE,
         first_class=artifact.first_class,
         digest=fingerprint(parts),
         run=run,
         close=artifact.close,
     )
-
-
-def _image_size(path: Path, artifact: OpenedArtifact, asked: Size | None) -> Size:
-    bound = artifact.image_size
-    if bound and asked and bound != asked:
-        raise ArtifactError(
-            f"{path} takes images of {bound[0]} x {bound[1]} alone, not of "
-            f"{asked[0]} x {asked[1]}."
-        )
-    return bound or asked or (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
 
 
 def _pooled(
@@ -171,7 +161,7 @@ def of_checkpoint(
             stand_in=checkpoint.is_stand_in,
             num_classes=checkpoint.num_classes,
         ),
-        image_size=image_size or (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE),
+        image_size=image_size or _DEFAULT_SIZE,
         first_class=0,
         digest=checkpoint.identity,
         run=lambda images: pooled(reference.run(images, [value])[value]),

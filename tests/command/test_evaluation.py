@@ -11,7 +11,8 @@ import pytest
 
 from checkpoints import stand_in
 from exporters import formats
-from exporters.command import main
+from exporters.command import main, steps
+from exporters.command.streams import Stream
 from exporters.evaluation import evaluating, features
 from exporters.evaluation.vectors import Vectors, write_part
 
@@ -163,3 +164,19 @@ def test_features_that_may_not_join(irv2, place):
     code, _, err = irv2("compare-features", "one", "images")
     assert code == main.EXIT_BAD_INPUT
     assert "images holds no vectors" in err
+
+
+# Progress
+
+
+def test_images_a_second_and_the_time_that_is_left_are_shown(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(steps.time, "monotonic", lambda: now[0])
+    changed = []
+    shown = steps.Step(
+        "evaluate", Stream(sys.stderr, 2, "x"), lambda: changed.append(1)
+    )
+    shown.count(8, 50_000, "images")
+    now[0] += 10
+    shown.count(108, 50_000, "images")
+    assert shown.at == "108 of 50000, 10.0 images/s, 1 h 23 min left"

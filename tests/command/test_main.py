@@ -301,8 +301,10 @@ def test_export_and_verify(irv2, place):
     assert done.out.endswith("\n2 artifacts in out\n")
     assert sorted(tree(place / "out")) == [
         CLASSIFIER,
+        f"{CLASSIFIER}.card.md",
         f"{CLASSIFIER}.manifest.json",
         FEATURES,
+        f"{FEATURES}.card.md",
         f"{FEATURES}.manifest.json",
     ]
     done = irv2(*VERIFY, "out")
@@ -484,7 +486,11 @@ def test_an_artifact_that_does_not_agree_is_not_kept_and_others_are(
     assert done.out.endswith("\n1 artifact in out, 1 not made or not kept\n")
     assert f"irv2: out/{CLASSIFIER} does not agree with the checkpoint" in done.err
     assert "weight layer/weights: 24 of 24 values differ" in done.err
-    assert sorted(tree(place / "out")) == [FEATURES, f"{FEATURES}.manifest.json"]
+    assert sorted(tree(place / "out")) == [
+        FEATURES,
+        f"{FEATURES}.card.md",
+        f"{FEATURES}.manifest.json",
+    ]
 
     done = irv2(*EXPORT, *tasks, "--force", "--json")
     assert done.code == main.EXIT_MISMATCH
@@ -1007,7 +1013,11 @@ def test_a_full_disk(irv2, place, monkeypatch):
     )
     assert row_of("classification", done.out)[-1] == "FAILED"
     assert row_of("feature_vector", done.out)[-1] == "agrees"
-    assert sorted(tree(place / "out")) == [FEATURES, f"{FEATURES}.manifest.json"]
+    assert sorted(tree(place / "out")) == [
+        FEATURES,
+        f"{FEATURES}.card.md",
+        f"{FEATURES}.manifest.json",
+    ]
 
 
 def test_files_that_get_too_large(tmp_path):

@@ -15,6 +15,7 @@ import records as tfrecords
 from PIL import Image
 
 from checkpoints.reader import Provenance
+from exporters import manifest
 from exporters.errors import ArtifactError, EvaluationError
 from exporters.evaluation import evaluating
 from exporters.evaluation.evaluating import Disagreement, evaluate, top_classes
@@ -164,6 +165,17 @@ def test_records_give_the_figures_of_files(tmp_path, model):
     assert (done.label_offset, only(done).top_1) == (-1, 1)
 
 
+def test_names_of_classes_are_the_manifests(tmp_path, model):
+    beside = manifest.path_of(model)
+    beside.write_text(json.dumps({"labels": colours.NAMES, "files": {}}))
+    images = tmp_path / "images"
+    colours.save(images, "red", "a.png", 4)
+    colours.save(images, "Yellow", "b.png", 6)
+    done = run(model, images)
+    assert done.labelling == "Labels are names of classes."
+    assert [x.name for x in only(done).per_class] == ["red", "yellow"]
+
+
 def test_a_list_of_labels(tmp_path, model, names):
     images = tmp_path / "images"
     for number in range(3):
@@ -261,9 +273,17 @@ def test_an_artifact_that_fails_while_it_runs(tmp_path, model, monkeypatch):
     assert done.agreements == ()
 
 
-def test_another_size_than_an_artifact_takes(tmp_path, model):
-    with pytest.raises(EvaluationError, match="takes images of 75 x 75 alone"):
-        run(model, colours.folders(tmp_path / "images", 1), image_size=(299, 299))
+def test_what_is_bound_to_a_size_gets_it(tmp_path, model):
+    of = colours.checkpoint()
+    done = run(
+        model,
+        colours.folders(tmp_path / "images", 1),
+        checkpoint=of,
+        reference=Reference(of),
+        image_size=(90, 80),
+    )
+    assert [item.image_size for item in done.artifacts] == [(90, 80), SIZE]
+    assert [item.top_1 for item in done.artifacts] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -276,6 +296,13 @@ def test_another_size_than_an_artifact_takes(tmp_path, model):
 def test_options_that_cannot_be(tmp_path, model, options, expected):
     with pytest.raises(EvaluationError, match=expected):
         run(model, colours.folders(tmp_path / "images", 1), **options)
+
+
+def test_a_checkpoint_without_a_classifier(tmp_path):
+    of = colours.checkpoint()
+    of.num_classes = None
+    with pytest.raises(EvaluationError, match=r"colours\.ckpt has no classifier"):
+        run([], colours.folders(tmp_path / "images", 1), checkpoint=of)
 
 
 def test_nothing_to_evaluate(tmp_path):

@@ -153,8 +153,13 @@ def test_an_endpoint_that_is_not_there(tmp_path, model, images):
     with pytest.raises(ArtifactError, match=r"model\.fake has no endpoint Mixed_7a"):
         run(model, images, tmp_path / "features", endpoint="Mixed_7a")
     of = colours.checkpoint()
-    with pytest.raises(ArtifactError, match="There is no endpoint Mixed_9z; there are"):
+    with pytest.raises(ArtifactError, match=r"colours\.ckpt has no endpoint Mixed_9z"):
         features(None, images, tmp_path / "f", checkpoint=of, endpoint="Mixed_9z")
+    of.num_classes = None
+    with pytest.raises(
+        ArtifactError, match="has no endpoint Logits; it has: Conv2d_1a"
+    ):
+        features(None, images, tmp_path / "f", checkpoint=of, endpoint="Logits")
     assert not (tmp_path / "features").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.network.quantization import Precision
 
 
@@ -16,9 +17,13 @@ class AuxiliaryClassifier:
 
     Attributes:
       precision: in what numbers it is.
+      image_size: (height, width) in pixels that it is bound to.
+      takes_signed: whether images are in [-1, 1].
     """
 
     precision: Precision = Precision()  # noqa: RUF009
+    image_size: tuple[int, int] = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
+    takes_signed: bool = True
 
 
 AUXILIARY = AuxiliaryClassifier()

@@ -48,7 +48,7 @@ def made(tmp_path_factory):
     (directory / "frozen.pb").write_bytes(graph.SerializeToString())
 
     def convert(name, **settings):
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], model)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen])
         for setting, value in settings.items():
             setattr(converter, setting, value)
         (directory / name).write_bytes(converter.convert())

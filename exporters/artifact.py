@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
+from exporters.errors import ArtifactError, is_of_the_machine
 from exporters.network.quantization import Quantization
 from exporters.network.tasks import Task
 from exporters.record import Record
@@ -42,6 +44,14 @@ class StoredWeight:
     quantization: Quantization | None = None
 
 
+TRAINED = "train/feature_vector"
+"""Output that is normalized by the statistics of the batch."""
+MOVED = "train/moving_averages"
+"""Output with the moving averages after one step of training, by `MOMENTUM`."""
+MOMENTUM = 0.5
+"""Batch norm's, where training is compared: averages move half way."""
+
+
 def _nothing() -> None:
     """What there is to close by default."""
 
@@ -59,6 +69,8 @@ class OpenedArtifact(contextlib.AbstractContextManager):
         output comes first.
       run: images, float32 [batch, height, width, 3] in [0, 1] -> output name -> array.
         It raises `MissingLibraryError` where its library is an extra that is not there.
+      main_only: the same as `run` but for the outputs beside the task's own, where these
+        cost more than taking them; None where `run` is as quick.
       weights: returns name -> weight, as the checkpoint names them; or, if `is_folded`,
         "<scope>/weights" and "<scope>/biases" for each layer.
       activations: returns layer -> the quantization of its output, for those that are
@@ -77,6 +89,7 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     outputs: Mapping[str, Output]
     run: Callable[[np.ndarray], Mapping[str, np.ndarray]]
     weights: Callable[[], Mapping[str, StoredWeight]]
+    main_only: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
     activations: Callable[[], Mapping[str, Quantization]] = dict
     input_range: tuple[float, float] = (0.0, 1.0)
     is_folded: bool = False
@@ -84,8 +97,48 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     check: Callable[[], list[str]] = list
     close: Callable[[], None] = _nothing
 
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Returns the task's own output for images; see `run`."""
+        found = (self.main_only or self.run)(images)
+        return found[next(iter(self.outputs))]
+
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def moving_averages(variables: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns all moving averages in one row, in the order of their names.
+
+    Args:
+      variables: name -> array; others are left out.
+    """
+    names = sorted(name for name in variables if "/moving_" in name)
+    return np.concatenate([variables[name].ravel() for name in names])[np.newaxis]
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str, library: str) -> Iterator[None]:
+    """Turns what a library raises about a file into an error of ours.
+
+    Args:
+      path: the artifact.
+      kind: what it is read as, such as "a TF1 Hub module".
+      library: the consumer's.
+
+    Raises:
+      ArtifactError: the library raised something that is not this machine's fault.
+    """
+    try:
+        yield
+    except ArtifactError:
+        raise
+    except Exception as error:
+        if is_of_the_machine(error):
+            raise
+        raise ArtifactError(
+            f"{path} cannot be read as {kind}; it is incomplete or damaged: export it "
+            f"again. {library} says: {first_line(error)}"
+        ) from error
 
 
 def first_line(error: Exception) -> str:

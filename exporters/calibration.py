@@ -29,10 +29,12 @@ class CalibrationImages:
     Attributes:
       images: float32 [count, height, width, 3] in [0, 1].
       description: where they come from, for the manifest and the screen.
+      note: in words, what could not be read; None for nothing.
     """
 
     images: np.ndarray
     description: str
+    note: str | None = None
 
 
 def calibration_images(
@@ -41,8 +43,8 @@ def calibration_images(
     """Reads calibration images, or generates some.
 
     Args:
-      directory: of JPEG and PNG files; if there are more than 256, so many of them,
-        evenly spread over all. None for generated images.
+      directory: of images; if there are more than 256, so many of them, evenly spread
+        over all. None for generated images.
       image_size: (height, width) in pixels; None for 299 x 299.
 
     Raises:
@@ -52,9 +54,9 @@ def calibration_images(
     if directory is None:
         generated = images.generate(_COUNT, height, width, seed=2)
         return CalibrationImages(generated, f"{_COUNT} generated images")
-    files = images.files_in(directory, _LARGEST_COUNT)
-    read = images.read(files, height, width)
-    return CalibrationImages(read, images.description(len(read), directory))
+    found = images.read_directory(directory, height, width, _LARGEST_COUNT)
+    description = images.description(len(found.files), directory)
+    return CalibrationImages(found.images, description, found.note(directory))
 
 
 def measure(

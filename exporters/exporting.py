@@ -15,7 +15,6 @@ from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from checkpoints.scratch import locked, scratch_beside
 from exporters import calibration as calibrations
-from exporters import images as image_files
 from exporters import manifest, parity
 from exporters import record as records
 from exporters.build import Build, ExportOptions
@@ -188,8 +187,6 @@ def export(
     notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
     if isinstance(images, str | os.PathLike) and not verify:
         raise ExportError("--images has no effect without a comparison")
-    if calibration_images:
-        image_files.files_in(Path(calibration_images))
     _check_directory(output)
     parity_images = None
     if verify:
@@ -199,6 +196,15 @@ def export(
             if isinstance(images, ParityImages)
             else ParityImages(Path(images) if images else None)
         )
+    calibration = None
+    if calibration_images:
+        progress(Step("read calibration images"))
+        calibration = calibrations.calibration_images(
+            Path(calibration_images), options.image_size
+        )
+    found = [of.note for of in (parity_images, calibration) if of and of.note]
+    for note in dict.fromkeys(found):
+        progress(Note(note))
 
     start = time.monotonic()
     if not isinstance(checkpoint, Checkpoint):
@@ -227,11 +233,10 @@ def export(
     if not force:
         _check_free([path for _, _, path in jobs])
     notes = [*checkpoint.notes, *notes]
-    calibration = None
     if any(row.is_calibrated for row in rows):
-        progress(Step("read calibration images"))
-        directory = Path(calibration_images) if calibration_images else None
-        calibration = calibrations.calibration_images(directory, options.image_size)
+        if calibration is None:
+            progress(Step("generate calibration images"))
+            calibration = calibrations.calibration_images(None, options.image_size)
         notes.append(f"Quantization is calibrated on {calibration.description}.")
         if len(calibration.images) < _ENOUGH_IMAGES:
             notes.append(

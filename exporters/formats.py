@@ -26,11 +26,6 @@ from exporters.parity import Tolerance, ToleranceWithExceptions
 from exporters.record import Record
 
 MODEL = "inception_resnet_v2"
-EXPECTED = (
-    "a directory with saved_model.pb or model.json, an .onnx file or a .tflite file"
-)
-"""What an artifact looks like, for errors."""
-
 TF_HUB = "https://tfhub.dev/"
 
 
@@ -356,6 +351,15 @@ FORMATS = {
         Format("timm", _TIMM, None, "weights for timm, in PyTorch", _EXACT),
     )
 }
+
+*_SUFFIXES, _LAST_SUFFIX = dict.fromkeys(
+    row.container.suffix for row in FORMATS.values() if row.container.suffix
+)
+EXPECTED = (
+    "a directory with saved_model.pb or model.json, or a file that is "
+    f"{', '.join(_SUFFIXES)} or {_LAST_SUFFIX}"
+)
+"""What an artifact looks like, for errors."""
 
 
 def select(

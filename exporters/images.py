@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Of the files that are taken for images, in lower case."""
+
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+_KINDS = "a JPEG, PNG, BMP or WebP file"
+_NAMED = f"files named {', '.join(SUFFIXES)}"
+_MOST_NAMED = 20
+_MOST_TRIED = 256
 _CENTRAL_FRACTION = 0.875
 
 
@@ -33,30 +43,103 @@ def generate(count: int, height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.stack([_generate_one(height, width, [seed, i]) for i in range(count)])
 
 
-def files_in(directory: Path, limit: int | None = None) -> list[Path]:
-    """Returns the JPEG and PNG files of a directory, in order of their names.
+@dataclasses.dataclass(frozen=True)
+class DirectoryImages:
+    """Images of a directory, and what else there was.
+
+    Attributes:
+      images: float32 [count, height, width, 3], RGB, in [0, 1].
+      files: where they were read from, in order of their names.
+      skipped: what else there was -> why; those that cannot be read come first.
+    """
+
+    images: np.ndarray
+    files: tuple[Path, ...]
+    skipped: Mapping[Path, str]
+
+    def note(self, directory: Path) -> str | None:
+        """Says in words what was passed over; None if there was nothing."""
+        if not self.skipped:
+            return None
+        return f"Not read in {directory}: {_listed(directory, self.skipped)}."
+
+
+def read_directory(
+    directory: Path, height: int = 299, width: int = 299, limit: int | None = None
+) -> DirectoryImages:
+    """Reads the images in a directory and all directories in it; see `read`.
+
+    What cannot be read does not end it; all of it is named if there are no more than 256
+    files, and else as much as was come across. Hidden files, such as those that macOS
+    leaves, are no images.
 
     Args:
-      directory: other files, and directories in it, are not looked at.
-      limit: how many at most, evenly spread over all; None for all.
+      directory: where to look.
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+      limit: how many at most, evenly spread over all; None for all. Others take the
+        places of those that cannot be read.
 
     Raises:
-      ImageError: there is no such directory, or no image in it.
+      ImageError: there is no such directory, or no image in it that can be read.
     """
     if not directory.is_dir():
         kind = "is not a directory" if directory.exists() else "does not exist"
         raise ImageError(f"{directory} {kind}. Expected a directory of images.")
-    files = sorted(
-        path
-        for path in directory.iterdir()
-        if path.suffix.lower() in _SUFFIXES and not path.is_dir()
-    )
-    if not files:
-        raise ImageError(
-            f"{directory} holds no images. Expected files named {', '.join(_SUFFIXES)}."
-        )
+    files, others = _look_into(directory)
     count = min(len(files), limit or len(files))
-    return [files[i * len(files) // count] for i in range(count)]
+    spread = [i * len(files) // count for i in range(count)]
+    found: dict[int, np.ndarray] = {}
+    damaged: dict[Path, str] = {}
+    for number in dict.fromkeys([*spread, *range(len(files))]):
+        if len(found) == count and len(files) > _MOST_TRIED:
+            break
+        try:
+            pixels = _decoded(files[number])
+        except _UnreadableError as error:
+            damaged[files[number]] = str(error)
+            continue
+        if len(found) < count:
+            found[number] = preprocess(pixels, height, width)
+    skipped = {path: damaged[path] for path in sorted(damaged)} | others
+    if not found:
+        told = f"; not read: {_listed(directory, skipped)}" if skipped else ""
+        raise ImageError(
+            f"{directory} holds no images{told}. Expected {_NAMED} in it, or in "
+            "directories in it."
+        )
+    numbers = sorted(found)
+    return DirectoryImages(
+        np.stack([found[number] for number in numbers]),
+        tuple(files[number] for number in numbers),
+        skipped,
+    )
+
+
+def _look_into(directory: Path) -> tuple[list[Path], dict[Path, str]]:
+    """Returns files called like images, in order, and whatever else is not hidden."""
+    files, skipped = [], {}
+    for folder, below, names in os.walk(directory):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in below:
+            if (path := Path(folder, name)).is_symlink():
+                skipped[path] = "a link to a directory"
+        for name in names:
+            path = Path(folder, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                files.append(path)
+            elif not name.startswith("."):
+                skipped[path] = "not called like an image"
+    return sorted(files), {path: skipped[path] for path in sorted(skipped)}
+
+
+def _listed(directory: Path, skipped: Mapping[Path, str]) -> str:
+    shown = [
+        f"{path.relative_to(directory)} ({why})"
+        for path, why in list(skipped.items())[:_MOST_NAMED]
+    ]
+    more = len(skipped) - len(shown)
+    return ", ".join(shown) + (f", and {more:,} more" if more else "")
 
 
 def description(count: int, directory: Path) -> str:
@@ -69,10 +152,11 @@ def read(files: Sequence[Path], height: int = 299, width: int = 299) -> np.ndarr
 
     The central 87.5 % of height and width, resized bilinearly without antialiasing
     (`inception_preprocessing.preprocess_for_eval`; pixels are sampled at the positions
-    of TensorFlow's resize_bilinear). Orientation tags are ignored, as they are there.
+    of TensorFlow's resize_bilinear). As there, orientation tags and transparency are
+    ignored, and of 16 bits a channel, the upper 8 are taken.
 
     Args:
-      files: JPEG or PNG, at least one.
+      files: JPEG, PNG, BMP or WebP, whatever their names; at least one.
       height: of the result, in pixels.
       width: of the result, in pixels.
 
@@ -84,28 +168,67 @@ def read(files: Sequence[Path], height: int = 299, width: int = 299) -> np.ndarr
     """
     result = np.empty((len(files), height, width, 3), np.float32)
     for image, file in zip(result, files):
-        image[:] = _resize(_read(file), height, width)
+        image[:] = preprocess(decode(file, str(file)), height, width)
     return result
 
 
-def _read(file: Path) -> np.ndarray:
-    """Returns the pixels of an image, uint8 [height, width, 3]."""
-    from PIL import Image
+def decode(source: Path | bytes, name: str) -> np.ndarray:
+    """Returns the pixels of an image, as they are stored.
 
+    Args:
+      source: a JPEG, PNG, BMP or WebP file, or the content of one.
+      name: what to call it in an error.
+
+    Returns:
+      uint8 [height, width, 3], RGB.
+
+    Raises:
+      ImageError: it cannot be read.
+    """
     try:
-        with Image.open(file, formats=("JPEG", "PNG")) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError("more than 8 bits a channel")
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow raises a dozen types for damaged files.
-        reason = str(error) or type(error).__name__
+        return _decoded(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except _UnreadableError as error:
         raise ImageError(
-            f"{file} cannot be read as an image: {reason}. Expected a JPEG or PNG file."
+            f"{name} cannot be read as an image: {error}. Expected {_KINDS}."
         ) from error
 
 
-def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crops and resizes uint8 pixels to float32 in [0, 1]."""
+class _UnreadableError(Exception):
+    """Why an image cannot be read."""
+
+
+def _decoded(file: Path | io.BytesIO) -> np.ndarray:
+    from PIL import Image
+
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise _UnreadableError("not a regular file")
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            if image.mode.startswith("I"):
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., np.newaxis], 3, axis=2)
+            return np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow raises a dozen types for damaged files.
+        if isinstance(file, Path) and file.is_file() and not file.stat().st_size:
+            raise _UnreadableError("empty") from error
+        if isinstance(error, Image.UnidentifiedImageError):
+            raise _UnreadableError("no image in it") from error
+        raise _UnreadableError(str(error) or type(error).__name__) from error
+
+
+def preprocess(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Crops and resizes an image as TF-Slim's evaluation does; see `read`.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      height: of the result, in pixels.
+      width: of the result, in pixels.
+
+    Returns:
+      float32 [height, width, 3] in [0, 1].
+    """
     for axis in (0, 1):
         full = pixels.shape[axis]
         start = int((full - full * _CENTRAL_FRACTION) / 2)

@@ -80,8 +80,8 @@ def inspect(
 
 
 _EXPECTED = (
-    "What can be inspected: a checkpoint, an artifact, which is "
-    f"{EXPECTED}, and a directory of artifacts."
+    "What can be inspected: a checkpoint; a directory of artifacts; and an artifact, which "
+    f"is {EXPECTED}."
 )
 
 

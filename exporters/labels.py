@@ -20,12 +20,22 @@ def first_without_background(num_classes: int | None) -> int:
     return 1 if num_classes == NUM_CLASSES else 0
 
 
-@functools.cache
 def imagenet_labels() -> tuple[str, ...]:
     """Returns the names of the 1001 published classes; the first is "background"."""
+    return tuple(name for _, name in _imagenet_classes())
+
+
+def imagenet_synsets() -> tuple[str, ...]:
+    """Returns the synsets of the 1001 published classes; the first has none, ""."""
+    return tuple(synset for synset, _ in _imagenet_classes())
+
+
+@functools.cache
+def _imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """Returns the synset and the name of each class."""
     file = importlib.resources.files("exporters") / "data/imagenet_labels.tsv"
-    lines = file.read_text(encoding="utf-8").splitlines()
-    return tuple(line.split("\t")[2] for line in lines)
+    rows = (line.split("\t") for line in file.read_text("utf-8").splitlines())
+    return tuple((synset, name) for _, synset, name in rows)
 
 
 def read_labels(file: Path) -> tuple[str, ...]:

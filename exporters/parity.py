@@ -220,6 +220,7 @@ class ParityImages:
 
     Attributes:
       description: where they come from, for the manifest and the screen.
+      note: in words, what could not be read; None for nothing.
     """
 
     def __init__(self, directory: Path | None = None):
@@ -228,14 +229,18 @@ class ParityImages:
         Raises:
           exporters.images.ImageError: the directory holds no readable images.
         """
-        self._files = images.files_in(directory, _COUNT) if directory else []
+        self._files: tuple[Path, ...] = ()
         self._batches: dict[tuple[int, int, int], list[np.ndarray]] = {}
         self.description = "generated images"
+        self.note = None
         if directory:
-            found = len(self._files)
-            self.description = images.description(found, directory)
-            if found < _COUNT:
-                self.description += f" and {_COUNT - found} generated ones"
+            found = images.read_directory(directory, limit=_COUNT)
+            self._files = found.files
+            self.note = found.note(directory)
+            count = len(found.files)
+            self.description = images.description(count, directory)
+            if count < _COUNT:
+                self.description += f" and {_COUNT - count} generated ones"
             self.batches(None)
 
     def batches(self, image_size: tuple[int, int] | None) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ class Step:
     state: str = ""
     done: int | None = None
     total: int | None = None
-    unit: Literal["", "bytes"] = ""
+    unit: Literal["", "bytes", "images"] = ""
     passed: bool | None = None
 
 

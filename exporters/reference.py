@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from checkpoints.reader import Checkpoint
+from exporters.artifact import MOMENTUM, moving_averages
 from exporters.errors import ArtifactError
 from exporters.network import folding, layers
 from exporters.network.graphs import NetworkGraph, NetworkGraphs
@@ -29,6 +30,7 @@ _VALUES = {"logits": "Logits", "probabilities": "Predictions"} | {
     endpoint: endpoint for endpoint in (*CLASSIFICATION.endpoints, _AUXILIARY)
 }
 """Name of a value -> TF-Slim's endpoint. "feature_vector" is a tensor of its own."""
+_MOVED = "moving_averages"
 _MOST_KEPT_BYTES = 512 << 20
 
 
@@ -91,8 +93,9 @@ class Reference(contextlib.AbstractContextManager):
 
         Args:
           batch: float32 [count, height, width, 3] in [0, 1].
-          values: "feature_vector" and, unless training, "logits", "probabilities" and
-            TF-Slim's names of endpoints.
+          values: "feature_vector" and, in training, "moving_averages" after the batch
+            has moved them; else "logits", "probabilities" and TF-Slim's names of
+            endpoints.
           is_training: normalize by the batch's statistics.
 
         Returns:
@@ -101,24 +104,28 @@ class Reference(contextlib.AbstractContextManager):
         Raises:
           ArtifactError: the checkpoint has no weights for a value.
         """
-        known = self.network.endpoints
+        known = set(self.graph().endpoints)
+        known |= {_AUXILIARY} if self.checkpoint.has_auxiliary_head else set()
         if missing := {_VALUES.get(value) for value in values} - {None, *known}:
             raise ArtifactError(
                 f"The checkpoint {self.checkpoint.path} has no weights to compare "
                 f"{', '.join(sorted(map(str, missing)))} with."
             )
         if _AUXILIARY in values:
-            return self._run(batch, values, is_training)
+            return self.run(batch, values, is_training=is_training)
         key = (id(batch), is_training)
         kept = self._kept.get(key)
         if kept is None:
             wanted = {"feature_vector"}
-            if not is_training:
+            if is_training:
+                wanted.add(_MOVED)
+            else:
                 wanted |= {name for name, of in _VALUES.items() if of in known}
                 wanted.discard(_AUXILIARY)
             if self._kept_bytes() + self._bytes_of(batch) > _MOST_KEPT_BYTES:
-                return self._run(batch, values, is_training)
-            kept = self._kept[key] = self._run(batch, wanted, is_training)
+                return self.run(batch, values, is_training=is_training)
+            found = self.run(batch, wanted, is_training=is_training)
+            kept = self._kept[key] = found
             self._batches[id(batch)] = batch  # So that no other batch gets its id.
         return {value: kept[value] for value in values}
 
@@ -133,9 +140,10 @@ class Reference(contextlib.AbstractContextManager):
         numbers = (np.prod(shapes[name]) for name in self.network.endpoints.values())
         return 4 * len(batch) * int(sum(numbers))
 
-    def _run(
-        self, batch: np.ndarray, values: Collection[str], is_training: bool
+    def run(
+        self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
     ) -> dict[str, np.ndarray]:
+        """Runs the network as `outputs` does, and remembers nothing."""
         auxiliary_head = _AUXILIARY in values
         graph = self.graph(is_training=is_training, auxiliary_head=auxiliary_head)
         fetches = {
@@ -143,9 +151,21 @@ class Reference(contextlib.AbstractContextManager):
             if value == "feature_vector"
             else graph.endpoints[_VALUES[value]]
             for value in values
+            if value != _MOVED
         }
         session = self._session(is_training, auxiliary_head)
-        return session.run(fetches, {graph.images: batch})
+        if _MOVED not in values:
+            return session.run(fetches, {graph.images: batch})
+        averages = {n: v for n, v in graph.variables.items() if "/moving_" in n}
+        feeds = {graph.images: batch, graph.batch_norm_momentum: MOMENTUM}
+        found, _ = session.run([fetches, graph.updates], feeds)
+        found[_MOVED] = moving_averages(session.run(averages))
+        with graph.graph.as_default():
+            session.run(
+                [average.initializer for average in averages.values()],
+                {v.initial_value: self.checkpoint[n] for n, v in averages.items()},
+            )
+        return found
 
     def _session(self, is_training: bool, auxiliary_head: bool = False) -> tf.Session:
         key = is_training, auxiliary_head

@@ -134,6 +134,8 @@ def verify(
         if isinstance(images, ParityImages)
         else ParityImages(Path(images) if images else None)
     )
+    if parity_images.note:
+        progress(Note(parity_images.note))
     if not isinstance(checkpoint, Checkpoint):
         progress(Step(f"read {checkpoint}"))
         checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from checkpoints.download import fetch
     from checkpoints.reader import open_checkpoint
     from exporters.build import ExportOptions
+    from exporters.evaluation.comparing import compare_features
+    from exporters.evaluation.evaluating import evaluate
+    from exporters.evaluation.features import features
     from exporters.exporting import export
     from exporters.identification import identify
     from exporters.inspection import inspect
@@ -31,7 +34,10 @@ _PLACES = {
     "ExportOptions": "exporters.build",
     "Note": "exporters.progress",
     "Step": "exporters.progress",
+    "compare_features": "exporters.evaluation.comparing",
+    "evaluate": "exporters.evaluation.evaluating",
     "export": "exporters.exporting",
+    "features": "exporters.evaluation.features",
     "fetch": "checkpoints.download",
     "identify": "exporters.identification",
     "inspect": "exporters.inspection",
@@ -47,7 +53,10 @@ __all__ = [
     "ExportOptions",
     "Note",
     "Step",
+    "compare_features",
+    "evaluate",
     "export",
+    "features",
     "fetch",
     "identify",
     "inspect",

@@ -135,10 +135,12 @@ def running_server() -> Iterator[Server]:
         state = Server(f"http://127.0.0.1:{http_server.server_port}/archive.tar.gz")
         thread = threading.Thread(target=http_server.serve_forever, args=(0.02,))
         thread.start()
-        yield state
-        state.closing.set()
-        http_server.shutdown()
-        thread.join()
+        try:
+            yield state
+        finally:
+            state.closing.set()
+            http_server.shutdown()
+            thread.join()
 
 
 def get(server: Server, folder: Path, **options: Any) -> Path:

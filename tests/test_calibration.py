@@ -61,8 +61,12 @@ def test_more_images_than_help(tmp_path, monkeypatch):
 
 def test_an_image_that_cannot_be_read(tmp_path):
     (tmp_path / "cat.jpg").write_text("a cat")
-    with pytest.raises(ImageError, match=r"cat\.jpg cannot be read as an image"):
+    with pytest.raises(ImageError, match=r"cat\.jpg \(no image in it\)"):
         calibration_images(tmp_path, (75, 75))
+    Image.new("RGB", (90, 90)).save(tmp_path / "dog.jpg")
+    read = calibration_images(tmp_path, (75, 75))
+    assert len(read.images) == 1
+    assert read.note == f"Not read in {tmp_path}: cat.jpg (no image in it)."
 
 
 def test_a_directory_without_images(tmp_path):

@@ -49,6 +49,7 @@ class Console:
         self._all_ended = threading.Event()
         self._live: Live | None = None
         self._lock = threading.RLock()
+        self._has_said = False
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -80,6 +81,7 @@ class Console:
         """
         with self._aside():
             self._screen.write("\n".join(self._screen.folded(message)))
+            self._has_said = True
 
     def error(self, message: str) -> None:
         """Shows what went wrong, as `say` does; all lines but the first are indented."""
@@ -102,7 +104,7 @@ class Console:
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
         """Prints a table on standard output.
 
-        A column that is empty in every row is left out. On a terminal that is too narrow,
+        Where it follows messages on a terminal, an empty line parts them. A column that is empty in every row is left out. On a terminal that is too narrow,
         columns fold and are left out as `Column` says; if the rest does not fit either,
         the fields of each row are printed one below the other. In a log every row is a
         line.
@@ -134,7 +136,11 @@ class Console:
         self._print(tables.fields(pairs, self._results.width))
 
     def _print(self, items: Iterable[RenderableType]) -> None:
-        self.result(self._results.rendered(items))
+        text = self._results.rendered(items)
+        if self._has_said and self._screen.is_terminal and self._results.is_terminal:
+            text = f"\n{text}"
+        self._has_said = False
+        self.result(text)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -174,6 +180,7 @@ class Console:
             if not self._steps:
                 self._all_ended.set()
             self._screen.write(step.line(outcome, took + duration(step.seconds)))
+            self._has_said = True
 
     def _watch(self, all_ended: threading.Event) -> None:
         """Tells a log without news what still runs, less and less often."""

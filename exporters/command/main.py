@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from exporters.command import show
+from exporters.command import evaluation, show
 from exporters.command.console import Console
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ EXIT_BROKEN_PIPE = 141
 _EXIT_CODES = """\
 exit codes:
   0    done, and everything that was compared agrees
-  1    an artifact does not agree with its checkpoint
+  1    an artifact does not agree with its checkpoint, or features with others
   2    wrong usage, such as an unknown option
   3    a checkpoint, artifact, format, image or directory that cannot be used
   4    the download failed
@@ -169,6 +169,57 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
     return _exit_code(done.artifacts)
 
 
+def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.evaluation.evaluating import evaluate
+
+    with show.Steps(console) as progress:
+        done = evaluate(
+            arguments.artifacts,
+            arguments.images,
+            checkpoint=arguments.checkpoint,
+            ground_truth=arguments.ground_truth,
+            labels=arguments.labels,
+            label_offset=arguments.label_offset,
+            image_size=arguments.image_size,
+            batch_size=arguments.batch_size,
+            state=arguments.state,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    evaluation.show(console, done, arguments.json)
+    return EXIT_BAD_INPUT if any(item.error for item in done.artifacts) else 0
+
+
+def _features(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.evaluation.features import features
+
+    with show.Steps(console) as progress:
+        done = features(
+            arguments.artifact,
+            arguments.images,
+            arguments.output,
+            checkpoint=arguments.checkpoint,
+            endpoint=arguments.endpoint,
+            kind=arguments.kind,
+            image_size=arguments.image_size,
+            batch_size=arguments.batch_size,
+            part_size=arguments.part_size,
+            moving_averages=arguments.moving_averages,
+            progress=progress,
+        )
+    evaluation.features(console, done, arguments.json)
+    return 0
+
+
+def _compare_features(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.evaluation.comparing import compare_features
+
+    with show.Steps(console) as progress:
+        done = compare_features(arguments.first, arguments.second, progress=progress)
+    evaluation.comparison(console, done, arguments.json)
+    return 0 if done.may_join else EXIT_MISMATCH
+
+
 def _identify(arguments: argparse.Namespace, console: Console) -> int:
     from exporters.identification import identify
 
@@ -252,6 +303,14 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=28)
 
 
+class _CommandsFormatter(_Formatter):
+    """Has room for each command: argparse forgets that they are indented."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog)
+        self._action_max_length = len("    compare-features")
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are for programs too, if `--json` is there."""
 
@@ -267,7 +326,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Rebuilds the published artifacts of inception_resnet_v2 from its\n"
         "training checkpoint, and checks them.",
         epilog=_EXIT_CODES,
-        formatter_class=_Formatter,
+        formatter_class=_CommandsFormatter,
     )
     parser.add_argument(
         "-V", "--version", action=_Version, help="show irv2's version and exit"
@@ -280,6 +339,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         _add_inspect,
         _add_export,
         _add_verify,
+        _add_evaluate,
+        _add_features,
+        _add_compare_features,
         _add_identify,
         _add_install,
         _add_uninstall,
@@ -419,6 +481,115 @@ def _add_verify(commands: Any) -> None:
     _add_json(added)
 
 
+def _add_evaluate(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _evaluate,
+        "evaluate",
+        "Count how often artifacts, or the checkpoint, are right.",
+        "artifacts --images imagenet/validation",
+        "model.onnx --checkpoint CHECKPOINT --images photos \\\n"
+        "      --ground-truth labels.txt --state evaluation.state",
+    )
+    added.add_argument(
+        "artifacts", type=_path, nargs="*", help="artifacts, or directories of them"
+    )
+    added.add_argument(
+        "--images",
+        metavar="PATH",
+        type=_path,
+        required=True,
+        help="directory of a folder per class, or TFRecords",
+    )
+    added.add_argument(
+        "--ground-truth",
+        metavar="FILE",
+        type=_path,
+        help="labels of the images of a directory",
+    )
+    _add_checkpoint(added, required=False)
+    _add_moving_averages(added)
+    added.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=_path,
+        help="names of the classes, one a line",
+    )
+    added.add_argument(
+        "--label-offset",
+        metavar="N",
+        type=int,
+        help="added to numbers of classes; default: found",
+    )
+    _add_running(added)
+    added.add_argument(
+        "--state",
+        metavar="FILE",
+        type=_path,
+        help="keep how far it is here, and go on from there",
+    )
+    _add_json(added)
+
+
+def _add_features(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _features,
+        "features",
+        "Write a vector for each image, by an artifact or the checkpoint.",
+        "model.onnx --images photos --output features",
+        "--checkpoint CHECKPOINT --images photos --output features \\\n"
+        "      --endpoint Mixed_7a --kind parquet",
+    )
+    added.add_argument(
+        "artifact", type=_path, nargs="?", help="instead of a checkpoint"
+    )
+    added.add_argument(
+        "--images",
+        metavar="PATH",
+        type=_path,
+        required=True,
+        help="directory of images, or TFRecords",
+    )
+    _add_output(added, "DIR", "directory to write to, or to add to")
+    _add_checkpoint(added, required=False)
+    _add_moving_averages(added)
+    added.add_argument(
+        "--endpoint",
+        metavar="NAME",
+        help="of the network, averaged; default: the output",
+    )
+    added.add_argument(
+        "--kind",
+        choices=("npz", "parquet"),
+        default="npz",
+        help="of file; parquet needs pyarrow; default: npz",
+    )
+    added.add_argument(
+        "--part-size",
+        metavar="N",
+        type=int,
+        default=4096,
+        help="images in a file; default: 4096",
+    )
+    _add_running(added)
+    _add_json(added)
+
+
+def _add_compare_features(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _compare_features,
+        "compare-features",
+        "Say whether vectors of one artifact may join those of another.",
+        "features-float32 features-int8",
+        "features-float32 features-int8 --json",
+    )
+    added.add_argument("first", type=_path, help="what an index was made of")
+    added.add_argument("second", type=_path, help="what is to join it")
+    _add_json(added)
+
+
 def _add_identify(commands: Any) -> None:
     added = _add_command(
         commands,
@@ -524,7 +695,7 @@ def _add_options(group: Any) -> None:
         "--calibration-images",
         metavar="DIR",
         type=_path,
-        help="JPEG or PNG to quantize with; default: generated",
+        help="images to quantize with; default: generated",
     )
 
 
@@ -542,9 +713,25 @@ def _add_output(parser: argparse.ArgumentParser, metavar: str, help: str) -> Non
     )
 
 
+def _add_running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--image-size",
+        metavar="SIZE",
+        type=_image_size,
+        help="for what takes any size; default: 299",
+    )
+    parser.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=int,
+        default=8,
+        help="images that are run together; default: 8",
+    )
+
+
 def _add_checkpoint(
     parser: argparse.ArgumentParser,
-    help: str = "V1, V2, .tar.gz, v1 to v5, or Keras's or timm's",
+    help: str = "checkpoint, archive, v1 to v5, Keras's or timm's",
     *,
     required: bool = True,
 ) -> None:
@@ -558,7 +745,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
         "--images",
         metavar="DIR",
         type=_path,
-        help="JPEG or PNG to compare on; default: generated",
+        help="images to compare on; default: generated",
     )
 
 
@@ -667,7 +854,14 @@ def _told(error: BaseException) -> tuple[int, str]:
     """Returns the exit code of an error, and what people are told."""
     from checkpoints.errors import CheckpointError
     from checkpoints.http_transfer import DownloadError
-    from exporters.errors import ArtifactError, ExportError, UnknownFormatError
+    from exporters.errors import (
+        ArtifactError,
+        EvaluationError,
+        ExportError,
+        MissingLibraryError,
+        UnknownFormatError,
+        is_of_the_machine,
+    )
     from exporters.images import ImageError
 
     match error:
@@ -678,7 +872,9 @@ def _told(error: BaseException) -> tuple[int, str]:
         case (
             ArtifactError()
             | CheckpointError()
+            | EvaluationError()
             | ExportError()
+            | MissingLibraryError()
             | ImageError()
             | UnknownFormatError()
         ):
@@ -687,6 +883,8 @@ def _told(error: BaseException) -> tuple[int, str]:
             names = [str(name) for name in (error.filename, error.filename2) if name]
             file = " and ".join(names) or "a file"
             return EXIT_BAD_INPUT, f"{file}: {error.strerror}"
+        case _ if is_of_the_machine(error):
+            return EXIT_BAD_INPUT, f"not enough memory, or room: {error}"
     lines = traceback.format_exception(error)
     return EXIT_FAULT, "a fault of irv2's own:\n" + "".join(lines).rstrip()
 

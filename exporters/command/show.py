@@ -64,7 +64,7 @@ class Steps(contextlib.AbstractContextManager):
         elif event.unit == "bytes":
             self._shown.bytes(event.done, event.total)
         else:
-            self._shown.count(event.done, event.total)
+            self._shown.count(event.done, event.total, event.unit)
 
     def __exit__(self, *exception: Any) -> None:
         self._open.__exit__(*exception)

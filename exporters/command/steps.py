@@ -23,12 +23,12 @@ class _Progress:
 
     done: int
     total: int | None
-    is_bytes: bool
+    unit: str
     first: int
     since: float
 
     def __str__(self) -> str:
-        if self.is_bytes:
+        if self.unit == "bytes":
             amount = size_of(self.done, self.total) if self.total else size(self.done)
         else:
             amount = f"{self.done} of {self.total}" if self.total else str(self.done)
@@ -36,8 +36,10 @@ class _Progress:
         seconds = time.monotonic() - self.since
         if seconds > 1 and self.done > self.first:
             rate = (self.done - self.first) / seconds
-            if self.is_bytes:
+            if self.unit == "bytes":
                 parts.append(f"{rate / 1e6:.1f} MB/s")
+            elif self.unit:
+                parts.append(f"{rate:.1f} {self.unit}/s")
             if self.total:
                 left = max(self.total - self.done, 0) / rate
                 parts.append(f"{whole_duration(left)} left")
@@ -80,20 +82,26 @@ class Step:
         self._progress = None
         self._changed()
 
-    def count(self, done: int, total: int | None = None) -> None:
-        """Shows how many things are done; with a bar, if it is known of how many."""
-        self._advance(done, total, is_bytes=False)
+    def count(self, done: int, total: int | None = None, unit: str = "") -> None:
+        """Shows how many things are done; with a bar, if it is known of how many.
+
+        Args:
+          done: how many.
+          total: of how many.
+          unit: what they are, to say how many of them are done in a second.
+        """
+        self._advance(done, total, unit)
 
     def bytes(self, done: int, total: int | None = None) -> None:
         """Shows how many bytes are done; with a bar, if it is known of how many."""
-        self._advance(done, total, is_bytes=True)
+        self._advance(done, total, "bytes")
 
-    def _advance(self, done: int, total: int | None, *, is_bytes: bool) -> None:
+    def _advance(self, done: int, total: int | None, unit: str) -> None:
         # Shown with the next frame: there may be thousands of these in a second.
         before = self._progress
         now = time.monotonic()
         first, since = (before.first, before.since) if before else (done, now)
-        self._progress = _Progress(done, total, is_bytes, first, since)
+        self._progress = _Progress(done, total, unit, first, since)
 
     @property
     def seconds(self) -> float:

@@ -100,7 +100,7 @@ def inception_resnet_v2(
     return out
 
 
-def _convolutions(x):
+def _convolutions(x: tf.Tensor) -> dict[str, tf.Tensor]:
     """All convolutions, in blocks; 299 x 299 x 3 becomes 8 x 8 x 1536."""
     slim = import_tf_slim()
     import tensorflow.compat.v1 as tf
@@ -178,7 +178,7 @@ def _convolutions(x):
     return out
 
 
-def block35(x, scale, scope):
+def block35(x: tf.Tensor, scale: float, scope: str) -> tf.Tensor:
     """Inception-ResNet-A, the residual block of the 35 x 35 grid."""
     slim = import_tf_slim()
     import tensorflow.compat.v1 as tf
@@ -197,7 +197,7 @@ def block35(x, scale, scope):
         return _add_residual(x, [b0, b1, b2], scale)
 
 
-def block17(x, scale, scope):
+def block17(x: tf.Tensor, scale: float, scope: str) -> tf.Tensor:
     """Inception-ResNet-B, the residual block of the 17 x 17 grid."""
     slim = import_tf_slim()
     import tensorflow.compat.v1 as tf
@@ -213,7 +213,7 @@ def block17(x, scale, scope):
         return _add_residual(x, [b0, b1], scale)
 
 
-def block8(x, scale, scope, activate=True):
+def block8(x: tf.Tensor, scale: float, scope: str, activate: bool = True) -> tf.Tensor:
     """Inception-ResNet-C, the residual block of the 8 x 8 grid."""
     slim = import_tf_slim()
     import tensorflow.compat.v1 as tf
@@ -229,7 +229,9 @@ def block8(x, scale, scope, activate=True):
         return _add_residual(x, [b0, b1], scale, activate)
 
 
-def _add_residual(x, branches, scale, activate=True):
+def _add_residual(
+    x: tf.Tensor, branches: list[tf.Tensor], scale: float, activate: bool = True
+) -> tf.Tensor:
     """Projects the branches to x's depth and adds a fraction of them to x."""
     slim = import_tf_slim()
     import tensorflow.compat.v1 as tf
@@ -246,7 +248,7 @@ def _add_residual(x, branches, scale, activate=True):
     return tf.nn.relu(x) if activate else x
 
 
-def _auxiliary_logits(x, num_classes):
+def _auxiliary_logits(x: tf.Tensor, num_classes: int) -> tf.Tensor:
     """The auxiliary classifier, from 17 x 17 x 1088."""
     slim = import_tf_slim()
     import tensorflow.compat.v1 as tf
@@ -259,7 +261,9 @@ def _auxiliary_logits(x, num_classes):
         return slim.fully_connected(x, num_classes, activation_fn=None, scope="Logits")
 
 
-def _head(x, num_classes, is_training):
+def _head(
+    x: tf.Tensor, num_classes: int | None, is_training: bool
+) -> dict[str, tf.Tensor]:
     """Global average pooling and, with classes, the classifier."""
     slim = import_tf_slim()
     import tensorflow.compat.v1 as tf

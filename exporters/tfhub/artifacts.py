@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import urllib.parse
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from checkpoints import files
@@ -120,9 +120,13 @@ def find(
     for given in files.as_paths(paths):
         known = len(found)
         for path in verification.find_artifacts([given])[0]:
+            container = formats.container_of(path)
+            rows = [r for r in _rows(served_as_files) if r.container is container]
+            if not rows:
+                continue
             progress(Step(f"check {path.name}"))
-            artifact = _check(path, served_as_files)
-            if artifact is None or not (handle or artifact.had_handle):
+            artifact = _check(path, rows)
+            if not (handle or artifact.had_handle):
                 continue
             name = handle or next(iter(artifact.urls), None)
             if name is None:
@@ -179,15 +183,9 @@ def _names(served_as_files: bool) -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def _check(path: Path, served_as_files: bool) -> HubArtifact | None:
-    """Checks an artifact as well as can be; None if it is of another container."""
-    if not path.is_dir():
-        return None
-    container = formats.container_of(path)
-    rows = [row for row in _rows(served_as_files) if row.container is container]
-    if container is None or not rows:
-        return None
-    if not container.is_served_as_files:
+def _check(path: Path, rows: Sequence[Format]) -> HubArtifact:
+    """Checks an artifact, which is one of these formats, as well as can be."""
+    if not rows[0].container.is_served_as_files:
         return _check_module(path, [row.name for row in rows])
     if manifest.path_of(path).is_file():
         _check_unchanged(path)
@@ -240,7 +238,7 @@ def _open(path: Path) -> HubArtifact:
         # Reading a variable compares it with its checksum.
         weights = open_checkpoint(path / "variables" / "variables", check_layout=False)
     except CheckpointError as error:
-        raise ArtifactError(f"{path} is damaged: {error} Export it again.") from error
+        raise ArtifactError(str(error)) from error
     opened, row = formats.open_artifact(path)
     opened.close()
     return _facts(path, opened, row, weights)

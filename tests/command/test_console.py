@@ -183,6 +183,24 @@ console.fields([("name", name)])
     assert run(script).stderr.count(name.encode()) == 4
 
 
+def test_a_table_stands_apart_from_messages_on_a_terminal():
+    script = """
+for text in ("first", "again"):
+    console.say(text)
+    console.table([Column("name")], [[text]])
+console.fields([("name", "third")])
+"""
+    sent, done = run_on_terminal(script)
+    assert done.returncode == 0
+    table = ["", "name", "-----"]
+    assert [line.rstrip() for line in shown(sent)] == [
+        *("first", *table, "first"),
+        *("again", *table, "again"),
+        "name  third",
+    ]
+    assert b"\n\n" not in run(script).stdout
+
+
 def test_results_in_a_pipe_are_exact():
     script = "console.result(os.fsdecode(b'a \\xff\\ttab \\x1b[31m caf\\xc3\\xa9'))"
     assert run(script).stdout == b"a \xff\ttab \x1b[31m caf\xc3\xa9\n"
@@ -216,7 +234,7 @@ with console.step(text) as step:
     assert all(b"caf" in line for line in done.stderr.splitlines())
     sent, done = run_on_terminal(script, 120, **environment)
     assert done.returncode == 0
-    assert len(shown(sent, 120)) == 8
+    assert len(shown(sent, 120)) == 9
 
 
 def test_what_lives_is_drawn_with_what_can_be_encoded():
@@ -416,7 +434,7 @@ with console.step("step"):
     frames = re.findall(r"(\S) step \.\.\. (\d) s", sent)
     assert len({spinner for spinner, _ in frames}) > 2
     assert [seconds for _, seconds in frames] == sorted(second for _, second in frames)
-    assert {"0", "1"} <= {seconds for _, seconds in frames}
+    assert len({seconds for _, seconds in frames}) > 1
 
 
 def test_a_terminal_may_become_narrower():

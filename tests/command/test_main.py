@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fake_format
 import numpy as np
+import onnx
 import published_directories
 import pytest
 from PIL import Image
@@ -33,6 +34,9 @@ COMMANDS = [
     "inspect",
     "export",
     "verify",
+    "evaluate",
+    "features",
+    "compare-features",
     "identify",
     "install",
     "uninstall",
@@ -358,6 +362,41 @@ def test_export_compares_on_images_of_a_directory(irv2, place):
     assert found["parity"]["images"] == {"75 x 75": 8}
 
 
+def odd_images(directory):
+    """Some that can be read, one of them further down, and some that cannot."""
+    directory.mkdir()
+    (directory / "n01440764").mkdir()
+    green = Image.new("RGB", (90, 90), (10, 200, 30))
+    green.save(directory / "n01440764" / "ILSVRC2012_val_00000293.JPEG")
+    green.save(directory / "green.webp")
+    (directory / "empty.jpg").touch()
+    (directory / "notes.png").write_text("no image")
+    (directory / "._green.jpg").write_bytes(b"\0\5\26\7")
+    return "Not read in images: empty.jpg (empty), notes.png (no image in it)."
+
+
+def test_images_that_cannot_be_read_are_named_before_long_work(irv2, place):
+    note = odd_images(place / "images")
+    done = irv2(*EXPORT, "--images", "images")
+    assert done.code == 0
+    assert "compared on 2 images of images and 6 generated ones." in done.err
+    assert done.err.count(note) == 1
+    assert done.err.index(note) < done.err.index("read good.ckpt")
+    done = irv2(*VERIFY, "out", "--images", "images")
+    assert done.code == 0
+    assert done.err.index(note) < done.err.index("read good.ckpt")
+
+
+def test_calibration_images_that_cannot_be_read_are_named(irv2, place):
+    note = odd_images(place / "images")
+    arguments = ["export", "--checkpoint", "text.ckpt", "--output", "out"]
+    arguments += ["--formats", "onnx-int8", "--calibration-images", "images"]
+    (place / "text.ckpt").write_text("a checkpoint, or so they say")
+    done = irv2(*arguments)
+    assert done.code == main.EXIT_BAD_INPUT
+    assert note in done.err
+
+
 def test_export_replaces_only_by_force(irv2, place):
     irv2(*EXPORT)
     (place / "out" / FEATURES).write_bytes(b"old")
@@ -592,6 +631,9 @@ def trouble(place):
     (place / "text.ckpt").write_text("a checkpoint, or so they say\n")
     (place / "empty.tflite").write_bytes(b"")
     (place / "model.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
+    newer = onnx.ModelProto(ir_version=99, graph=onnx.GraphProto(name="graph"))
+    newer.opset_import.add(version=17)
+    (place / "newer.onnx").write_bytes(newer.SerializeToString())
     (place / "truncated.ckpt").write_bytes(content[: len(content) // 2])
     (place / "archive.tar.gz").write_bytes(b"\x1f\x8b" + content)
     weights = fake_format.variables()
@@ -727,7 +769,7 @@ TROUBLE = {
     ),
     "an image that cannot be read": (
         export(images="broken images"),
-        ["cat.jpg cannot be read as an image"],
+        ["broken images holds no images; not read: cat.jpg (no image in it)"],
     ),
     "existing artifact": (
         export(output="artifacts", tasks="classification"),
@@ -747,11 +789,11 @@ TROUBLE = {
     ),
     "text for an artifact": (
         [*VERIFY, "artifacts/model.onnx.txt"],
-        ["model.onnx.txt is no artifact of a known format", "an .onnx file"],
+        ["model.onnx.txt is no artifact of a known format", ".onnx, .tflite"],
     ),
     "empty file for an artifact": (
         [*VERIFY, "empty.tflite"],
-        ["empty.tflite is empty", "a .tflite file"],
+        ["empty.tflite is empty", ".onnx, .tflite"],
     ),
     "pipe for an artifact": ([*VERIFY, "pipe"], ["pipe is no artifact"]),
     "directory without artifacts": (
@@ -784,6 +826,10 @@ TROUBLE = {
     "empty file to inspect": (
         ["inspect", "empty.tflite"],
         ["empty.tflite is empty", "What can be inspected", ".onnx"],
+    ),
+    "what a library says": (
+        ["inspect", "newer.onnx"],
+        ["cannot open newer.onnx", "Unsupported model IR version: 99, max supported"],
     ),
     "pipe to inspect": (["inspect", "pipe"], ["pipe is a named pipe"]),
     "directory of nothing to inspect": (
@@ -865,8 +911,8 @@ def test_trouble_is_told_in_a_few_lines(irv2, trouble, what):
 DAMAGED = {
     f"artifacts/{CLASSIFIER}": [f"{CLASSIFIER} is damaged"],
     "saved_model": [
-        "saved_model cannot be loaded as a TF2 SavedModel",
-        "damaged or incomplete",
+        "saved_model cannot be read as a TF2 SavedModel",
+        "incomplete or damaged",
     ],
 }
 
@@ -1129,16 +1175,18 @@ def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_real_process_that_is_asked_to_end(tmp_path, number):
+    """While it writes, which here takes long enough to be met."""
+    program = (
+        "import time\n"
+        "from checkpoints import stand_in\n"
+        "from exporters.command.main import main\n"
+        "write = stand_in.write_v1\n"
+        "stand_in.write_v1 = lambda *given: (write(*given), time.sleep(60))\n"
+        "main()\n"
+    )
+    command = ["stand-in", "--raw", "--output", "new/x.ckpt"]
     process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "exporters.command.main",
-            "stand-in",
-            "--raw",
-            "--output",
-            "new/x.ckpt",
-        ],
+        [sys.executable, "-c", program, *command],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -89,6 +89,8 @@ def test_artifact_that_is_not_as_its_manifest_says(artifact):
 
 def test_what_is_being_checked_is_told(tmp_path):
     names = [make(tmp_path, name).name for name in ("v1", "v4")]
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08:\x00")  # Has no handle.
+    assert formats.container_of(tmp_path / "model.onnx")
     told = []
     find([tmp_path], progress=told.append)
     assert told == [Step(f"check {name}") for name in names]

@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporters import extra_assets
-from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.artifact import (
+    MOMENTUM,
+    MOVED,
+    TRAINED,
+    OpenedArtifact,
+    Output,
+    StoredWeight,
+    moving_averages,
+    reading,
+)
 from exporters.build import Build
-from exporters.containers.hub_module import published_graphs
+from exporters.containers.hub_module import interface, published_graphs
 from exporters.containers.hub_module.published_graphs import (
     DEFAULT,
     NAMED_SIGNATURES,
@@ -26,6 +35,7 @@ from exporters.containers.hub_module.published_graphs import (
 )
 from exporters.containers.hub_module.versions import V1, V3, ModuleVersion
 from exporters.errors import ArtifactError
+from exporters.network import weight_decay
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
 from exporters.record import Record
 
@@ -37,11 +47,11 @@ MODULE_FILE = "tfhub_module.pb"
 
 _MODULE_DEF = b"\x08\x03"
 """Content of that file: a ModuleDef with field 1, `format`, set to FORMAT_V3."""
+_FEATURES = f"{NAMED_SIGNATURES[FEATURE_VECTOR]}/{DEFAULT}"
+"""The features as modules of either task have them, in a signature of that name."""
 _VARIABLES = Path("variables") / "variables"
 _INFERENCE: tuple[str, ...] = ()
 _TRAINING = ("train",)
-_TRAINED = "train/feature_vector"
-"""Output that is normalized by the statistics of the batch."""
 
 
 def write(
@@ -88,7 +98,8 @@ def open(path: Path) -> OpenedArtifact:
     `run` gives the outputs of the inference graph: those of the signature
     "image_feature_vector" or "image_classification", with "feature_vector" or "logits"
     for the key "default". From the training graph it gives `train/feature_vector`,
-    which is normalized by the statistics of the batch.
+    which is normalized by the statistics of the batch, and `train/moving_averages`
+    after the module's updates. `check` compares the other signatures with these.
 
     Raises:
       ArtifactError: `path` is no TF1 Hub module, one of another network, or damaged.
@@ -113,21 +124,38 @@ def open(path: Path) -> OpenedArtifact:
     reader = _open_variables(path)
     _check_variables(path, meta_graphs.values(), reader.get_variable_to_shape_map())
 
+    graphs = contextlib.ExitStack()
+
     @functools.cache
     def load(tags: tuple[str, ...]) -> _LoadedGraph:
-        return _LoadedGraph(path, meta_graphs[tags], reader)
+        return graphs.enter_context(_LoadedGraph(path, meta_graphs[tags], reader))
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        outputs = load(_INFERENCE).run(signature, images)
-        trained = load(_TRAINING).run(
-            NAMED_SIGNATURES[FEATURE_VECTOR], images, [DEFAULT]
-        )
-        return {task.output: outputs.pop(DEFAULT), **outputs} | {
-            _TRAINED: trained[DEFAULT]
+        named = NAMED_SIGNATURES[FEATURE_VECTOR]
+        outputs = load(_INFERENCE).run([signature, named], images)
+        own = outputs[signature]
+        return {
+            task.output: own[DEFAULT],
+            _FEATURES: outputs[named][DEFAULT],
+            **{name: value for name, value in own.items() if name != DEFAULT},
+            **load(_TRAINING).train(named, images),
         }
 
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        found = load(_INFERENCE).run([signature], images, [DEFAULT])
+        return {task.output: found[signature][DEFAULT]}
+
+    def check() -> list[str]:
+        version = V3 if takes_momentum else V1
+        found = [
+            f"{'training' if tags else 'inference'} graph: {problem}"
+            for tags, meta_graph in meta_graphs.items()
+            for problem in interface.problems(meta_graph, version, task)
+        ]
+        return found + load(_TRAINING).loss_problems()
+
     def weights() -> dict[str, StoredWeight]:
-        with _damage_reported(path):
+        with _reading(path):
             names = reader.get_variable_to_shape_map()
             return {name: StoredWeight(reader.get_tensor(name)) for name in names}
 
@@ -138,15 +166,20 @@ def open(path: Path) -> OpenedArtifact:
         image_size=(V3 if takes_momentum else V1).image_size,
         outputs={
             task.output: Output(task.output),
+            _FEATURES: Output("feature_vector"),
             **{name: Output(value) for name, value in task.published.items()},
-            _TRAINED: Output("feature_vector", is_training=True),
+            TRAINED: Output("feature_vector", is_training=True),
+            MOVED: Output("moving_averages", is_training=True),
         },
         run=run,
+        main_only=main_only,
         weights=weights,
+        check=check,
+        close=graphs.close,
     )
 
 
-class _LoadedGraph:
+class _LoadedGraph(contextlib.AbstractContextManager):
     """A graph of a module in a session, with its variables' values."""
 
     def __init__(
@@ -160,29 +193,74 @@ class _LoadedGraph:
 
         config = tf.ConfigProto()
         config.graph_options.rewrite_options.disable_meta_optimizer = True
+        self._path = path
+        self._meta_graph = meta_graph
         self._session = tf.Session(graph=tf.Graph(), config=config)
-        self._signatures = meta_graph.signature_def
+        self._values: dict[str, np.ndarray] = {}
         variables = meta_graph.collection_def[tf.GraphKeys.GLOBAL_VARIABLES]
-        initializers, values = [], {}
-        with _damage_reported(path):
+        self._averages: dict[str, str] = {}
+        self._initializers: list[str] = []
+        self._initial: dict[str, np.ndarray] = {}
+        with _reading(path):
             for serialized in variables.bytes_list.value:
                 variable = variable_pb2.VariableDef.FromString(serialized)
-                initializers.append(variable.initializer_name)
+                self._initializers.append(variable.initializer_name)
                 name = variable.variable_name.partition(":")[0]
-                values[variable.initial_value_name] = reader.get_tensor(name)
+                self._values[name] = reader.get_tensor(name)
+                self._initial[variable.initial_value_name] = self._values[name]
+                if "/moving_" in name:
+                    self._averages[name] = variable.snapshot_name
             with self._session.graph.as_default():
                 tf.import_graph_def(meta_graph.graph_def, name="")
-                self._session.run(initializers, values)
+            self._restore()
+
+    def __exit__(self, *exception: object) -> None:
+        self._session.close()
+
+    def _restore(self) -> None:
+        self._session.run(self._initializers, self._initial)
 
     def run(
-        self, signature_name: str, images: np.ndarray, keys: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
-        """Returns the named outputs of a signature, or all."""
-        signature = self._signatures[signature_name]
-        fetches = {
-            key: signature.outputs[key].name for key in keys or signature.outputs
+        self,
+        signature_names: Iterable[str],
+        images: np.ndarray,
+        keys: Collection[str] = (),
+    ) -> dict[str, dict[str, np.ndarray]]:
+        """Returns signature name -> its outputs, those named or all."""
+        signatures = {
+            name: self._meta_graph.signature_def[name] for name in signature_names
         }
-        return self._session.run(fetches, {signature.inputs["images"].name: images})
+        fetches = {
+            name: {
+                key: signature.outputs[key].name for key in keys or signature.outputs
+            }
+            for name, signature in signatures.items()
+        }
+        feeds = {s.inputs["images"].name: images for s in signatures.values()}
+        with _reading(self._path):
+            return self._session.run(fetches, feeds)
+
+    def train(self, signature_name: str, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns a signature's main output in a step of training, and the averages."""
+        signature = self._meta_graph.signature_def[signature_name]
+        updates = self._meta_graph.collection_def["update_ops"].node_list.value
+        feeds: dict[str, Any] = {signature.inputs["images"].name: images}
+        feeds[f"{interface.MOMENTUM}:0"] = MOMENTUM
+        with _reading(self._path):
+            found, _ = self._session.run(
+                [signature.outputs[DEFAULT].name, list(updates)], feeds
+            )
+            averages = moving_averages(self._session.run(self._averages))
+            self._restore()
+        return {TRAINED: found, MOVED: averages}
+
+    def loss_problems(self) -> list[str]:
+        """Says in words what is wrong with the losses of weight decay."""
+        collections = self._meta_graph.collection_def
+        losses = collections["regularization_losses"].node_list.value
+        with _reading(self._path):
+            found = self._session.run(list(losses))
+        return weight_decay.problems(found, self._values)
 
 
 def _read_meta_graphs(path: Path) -> dict[tuple[str, ...], tf.MetaGraphDef]:
@@ -200,7 +278,7 @@ def _read_meta_graphs(path: Path) -> dict[tuple[str, ...], tf.MetaGraphDef]:
             f"{module_file} holds {module_file.read_bytes()[:16]!r}, expected "
             f"{_MODULE_DEF!r}, format 3 without required features."
         )
-    with _damage_reported(path):
+    with _reading(path):
         saved_model = saved_model_pb2.SavedModel.FromString(
             (path / "saved_model.pb").read_bytes()
         )
@@ -229,7 +307,7 @@ def _check_signature(
 def _open_variables(path: Path) -> tf.train.CheckpointReader:
     import tensorflow as tf
 
-    with _damage_reported(path):
+    with _reading(path):
         return tf.train.load_checkpoint(str(path / _VARIABLES))
 
 
@@ -249,13 +327,5 @@ def _check_variables(
                 )
 
 
-@contextlib.contextmanager
-def _damage_reported(path: Path) -> Iterator[None]:
-    """Turns whatever is raised about unreadable files into our error."""
-    try:
-        yield
-    except Exception as error:  # TensorFlow raises a dozen types for damaged files.
-        raise ArtifactError(
-            f"{path} cannot be read as a TF1 Hub module: {first_line(error)}. It is "
-            "incomplete or damaged: export it again."
-        ) from error
+def _reading(path: Path) -> contextlib.AbstractContextManager[None]:
+    return reading(path, "a TF1 Hub module", "TensorFlow")

@@ -17,7 +17,7 @@ import numpy as np
 from checkpoints import twins
 from checkpoints.hdf5 import Hdf5
 from exporters import record as records
-from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, reading
 from exporters.build import Build
 from exporters.containers.keras import library, weights
 from exporters.errors import ArtifactError
@@ -75,21 +75,18 @@ def open(path: Path) -> OpenedArtifact:
     def model(size: tuple[int, int] | None) -> Any:
         keras = library.keras()
         top = {"classes": (record.num_classes or 0) - first}
-        try:
-            with library.named(path, _SUFFIX) as name:
-                return keras.applications.InceptionResNetV2(
-                    weights=name,
-                    include_top=task.needs_classifier,
-                    input_shape=(*(size or (None, None)), 3),
-                    pooling="avg",
-                    classifier_activation=None,
-                    **(top if task.needs_classifier else {}),
-                )
-        except Exception as error:  # Keras raises a dozen types for damaged files.
-            raise ArtifactError(
-                f"Keras {keras.__version__} cannot load {path}; it is damaged, or was "
-                f"changed. Keras says: {first_line(error)}"
-            ) from error
+        with (
+            reading(path, "weights", f"Keras {keras.__version__}"),
+            library.named(path, _SUFFIX) as name,
+        ):
+            return keras.applications.InceptionResNetV2(
+                weights=name,
+                include_top=task.needs_classifier,
+                input_shape=(*(size or (None, None)), 3),
+                pooling="avg",
+                classifier_activation=None,
+                **(top if task.needs_classifier else {}),
+            )
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         _, height, width, _ = images.shape

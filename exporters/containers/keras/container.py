@@ -28,7 +28,7 @@ from checkpoints.keras_weights import (
     unpacked,
 )
 from exporters import record as records
-from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line, reading
 from exporters.build import Build
 from exporters.containers.keras import configuration, library, weights
 from exporters.errors import ArtifactError
@@ -105,15 +105,10 @@ def open(path: Path) -> OpenedArtifact:
     def models() -> tuple[Any, Any]:
         """The model, and the part of it up to the features, for training."""
         keras = library.keras()
-        try:
+        with reading(path, "a Keras model", f"Keras {keras.__version__}"):
             with library.named(path, ".keras") as name:
                 model = keras.models.load_model(name, compile=False)
             features = model.get_layer(configuration.FEATURES).output
-        except Exception as error:  # Keras raises a dozen types for damaged files.
-            raise ArtifactError(
-                f"{path} cannot be loaded by Keras {keras.__version__}; it is damaged, "
-                f"or was changed. Keras says: {first_line(error)}"
-            ) from error
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.momentum = 1.0
@@ -126,6 +121,11 @@ def open(path: Path) -> OpenedArtifact:
             task.output: as_array(model(images, training=False)),
             _TRAINED: as_array(part(images, training=True)),
         }
+
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        model, _ = models()
+        found = model(images, training=False)
+        return {task.output: library.keras().ops.convert_to_numpy(found)}
 
     def read_weights() -> dict[str, StoredWeight]:
         with (
@@ -151,6 +151,7 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: Output(FEATURE_VECTOR.output, is_training=True),
         },
         run=run,
+        main_only=main_only,
         weights=read_weights,
         check=check,
         close=models.cache_clear,

@@ -42,7 +42,9 @@ def quantize(
     def dequantized(name: str) -> str:
         return f"{name}/dequantized"
 
-    def add_parameters(name: str, scale: np.ndarray, zero_point: np.ndarray):
+    def add_parameters(
+        name: str, scale: np.ndarray, zero_point: np.ndarray
+    ) -> list[str]:
         arrays[f"{name}/scale"], arrays[f"{name}/zero_point"] = scale, zero_point
         return [f"{name}/scale", f"{name}/zero_point"]
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx
 
 OPSET = 17
 IR_VERSION = 8
@@ -66,12 +71,16 @@ def write(
             file.write(np.ascontiguousarray(array).data)
 
 
-def _model_without_weights(graph, image_shape):
+def _model_without_weights(
+    graph: OnnxGraph, image_shape: Sequence[int | str]
+) -> onnx.ModelProto:
     """Makes the model of a graph, with the shapes of its outputs."""
     import onnx
     from onnx import helper, shape_inference
 
-    def value(name, dtype, shape):
+    def value(
+        name: str, dtype: npt.DTypeLike, shape: Sequence[int | str]
+    ) -> onnx.ValueInfoProto:
         tensor_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return helper.make_tensor_value_info(name, tensor_type, shape)
 

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from checkpoints.scratch import Scratch, temporary
 from exporters import extra_assets
-from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.artifact import (
+    MOMENTUM,
+    MOVED,
+    TRAINED,
+    OpenedArtifact,
+    Output,
+    StoredWeight,
+    moving_averages,
+    reading,
+)
 from exporters.build import Build
 from exporters.containers.saved_model import older_tensorflow, reproducible, saver_ops
 from exporters.errors import ArtifactError
+from exporters.images import generate
 from exporters.network import inception_resnet_v2 as network
-from exporters.network import tensorflow_internals
+from exporters.network import tensorflow_internals, weight_decay
 from exporters.network.graphs import HUB_MOMENTUM, NetworkGraph
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
 from exporters.record import Record
@@ -35,10 +45,12 @@ if TYPE_CHECKING:
     from tensorflow.core.protobuf.saved_object_graph_pb2 import SavedObjectGraph
 
 _SERVING = "serving_default"
-_TRAINED = "train/feature_vector"
-"""Output that is normalized by the statistics of the batch."""
 _BESIDE_ENDPOINTS = "endpoints/default"
 """The task's output as it is returned with the endpoints."""
+_SMALL = (96, 96)
+"""Height and width of images on which two runs of the same trace are compared."""
+_MOVED_TOLERANCE = 1e-5
+"""Relative and absolute, of averages that move by 1 %."""
 _SAVED = "saved_model"
 """Directory in a temporary one, which only its owner may read."""
 
@@ -162,28 +174,23 @@ def open(path: Path) -> OpenedArtifact:
 
     The callable returns the task's output and the endpoints, the same output from the
     signature (v5) under "serving_default/", and under "train/" the feature vector that
-    batch statistics give. Momentum 1.0 keeps the moving averages as they are.
+    batch statistics give, and the moving averages after such a step.
 
     Raises:
       ArtifactError: the directory is no SavedModel, or none of this network.
     """
     import tensorflow as tf
 
-    try:
+    with _reading(path):
         model = tf.saved_model.load(str(path))
-    except Exception as error:  # TensorFlow raises a dozen types for damaged files.
-        raise ArtifactError(
-            f"{path} cannot be loaded as a TF2 SavedModel; it is damaged or incomplete. "
-            f"TensorFlow says: {first_line(error)}"
-        ) from error
-    names = {variable.name.removesuffix(":0") for variable in _variables_of(model)}
-    if "InceptionResnetV2/Conv2d_1a_3x3/weights" not in names:
+    variables = {v.name.removesuffix(":0"): v for v in getattr(model, "variables", [])}
+    if "InceptionResnetV2/Conv2d_1a_3x3/weights" not in variables:
         raise ArtifactError(
             f"{path} is a TF2 SavedModel, but not of inception_resnet_v2: expected a "
-            f"variable InceptionResnetV2/Conv2d_1a_3x3/weights among its {len(names)}."
+            f"variable InceptionResnetV2/Conv2d_1a_3x3/weights among its {len(variables)}."
         )
     record = extra_assets.read_record(path)
-    has_classifier = "InceptionResnetV2/Logits/Logits/weights" in names
+    has_classifier = "InceptionResnetV2/Logits/Logits/weights" in variables
     task = CLASSIFICATION if has_classifier else FEATURE_VECTOR
     serving = model.signatures.get(_SERVING)
     format_name = "v5" if serving else "v4"
@@ -192,9 +199,11 @@ def open(path: Path) -> OpenedArtifact:
             f"{path} is recorded as {record.format} of {record.task}, but it is "
             f"{format_name} of {task.name}. Export it again."
         )
+    averages = {name: v for name, v in variables.items() if "/moving_" in name}
     expected = {"default", *task.published}
 
     @_without_optimizing()
+    @_reading(path)
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         batch = tf.constant(images)
         outputs = dict(model(batch, return_endpoints=True))
@@ -202,20 +211,48 @@ def open(path: Path) -> OpenedArtifact:
             raise ArtifactError(
                 f"{path} has the outputs {sorted(outputs)}, expected {sorted(expected)}."
             )
-        trained = model(
-            batch, training=True, return_endpoints=True, batch_norm_momentum=1.0
-        )
-        pooled = trained["InceptionResnetV2/global_pool"]
         results = {
             task.output: model(batch),
-            _TRAINED: tf.squeeze(pooled, [1, 2]),
             _BESIDE_ENDPOINTS: outputs.pop("default"),
             **outputs,
         }
         if serving:
             for name, value in serving(batch).items():
                 results[f"{_SERVING}/{name}"] = value
-        return {name: value.numpy() for name, value in results.items()}
+        moved, trained = train(
+            batch, return_endpoints=True, batch_norm_momentum=MOMENTUM
+        )
+        pooled = trained["InceptionResnetV2/global_pool"]
+        results[TRAINED] = tf.squeeze(pooled, [1, 2])
+        return {name: value.numpy() for name, value in results.items()} | {MOVED: moved}
+
+    def train(batch: tf.Tensor, **arguments: Any) -> tuple[np.ndarray, Any]:
+        """Returns the moving averages after a step of training, and its outputs."""
+        before = {name: variable.numpy() for name, variable in averages.items()}
+        outputs = model(batch, training=True, **arguments)
+        moved = moving_averages({name: v.numpy() for name, v in averages.items()})
+        for name, variable in averages.items():
+            variable.assign(before[name])
+        return moved, outputs
+
+    @_without_optimizing()
+    @_reading(path)
+    def check() -> list[str]:
+        batch = tf.constant(generate(2, *_SMALL))
+        by_default, _ = train(batch)
+        given, _ = train(batch, batch_norm_momentum=HUB_MOMENTUM)
+        found = []
+        if not np.allclose(by_default, given, _MOVED_TOLERANCE, _MOVED_TOLERANCE):
+            found.append(f"momentum unless one is given: not {HUB_MOMENTUM}")
+        trainable = {v.name.removesuffix(":0") for v in model.trainable_variables}
+        if trainable != variables.keys() - averages.keys():
+            found.append("trainable variables: not all but the moving averages")
+        losses = [loss().numpy() for loss in model.regularization_losses]
+        values = {name: variable.numpy() for name, variable in variables.items()}
+        return found + weight_decay.problems(losses, values)
+
+    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
+        return {task.output: model(tf.constant(images)).numpy()}
 
     return OpenedArtifact(
         format=format_name,
@@ -224,17 +261,23 @@ def open(path: Path) -> OpenedArtifact:
         image_size=None,
         outputs={
             task.output: Output(task.output),
-            _TRAINED: Output("feature_vector", is_training=True),
+            TRAINED: Output("feature_vector", is_training=True),
+            MOVED: Output("moving_averages", is_training=True),
             _BESIDE_ENDPOINTS: Output(task.output),
             **{name: Output(value) for name, value in task.published.items()},
             **({f"{_SERVING}/{task.output}": Output(task.output)} if serving else {}),
         },
         run=run,
+        main_only=main_only,
         weights=lambda: {
-            variable.name.removesuffix(":0"): StoredWeight(variable.numpy())
-            for variable in _variables_of(model)
+            name: StoredWeight(variable.numpy()) for name, variable in variables.items()
         },
+        check=check,
     )
+
+
+def _reading(path: Path) -> contextlib._GeneratorContextManager[None]:
+    return reading(path, "a TF2 SavedModel", "TensorFlow")
 
 
 @contextlib.contextmanager
@@ -251,10 +294,6 @@ def _without_optimizing() -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({option: before})
 
 
-def _variables_of(model) -> list[tf.Variable]:
-    return list(getattr(model, "variables", []))
-
-
 def _images_spec() -> tf.TensorSpec:
     import tensorflow as tf
 
@@ -267,7 +306,9 @@ def _momentum_spec() -> tf.TensorSpec:
     return tf.TensorSpec([], tf.float32, name="batch_norm_momentum")
 
 
-def _build_model(build: Build, task: Task):
+def _build_model(
+    build: Build, task: Task
+) -> tuple[tf.train.Checkpoint, Callable[..., Any]]:
     """Builds the object that hub.KerasLayer expects, with its four traces.
 
     Each trace calls a function that has the network below `predict/`, and so does the
@@ -296,8 +337,11 @@ def _build_model(build: Build, task: Task):
     }
 
     def call(
-        inputs, training=False, return_endpoints=False, batch_norm_momentum=HUB_MOMENTUM
-    ):
+        inputs: tf.Tensor,
+        training: bool = False,
+        return_endpoints: bool = False,
+        batch_norm_momentum: float = HUB_MOMENTUM,
+    ) -> Any:
         predict = predictions[training, return_endpoints]
         outputs = predict(inputs, batch_norm_momentum)
         return outputs if return_endpoints else outputs["default"]
@@ -316,7 +360,7 @@ def _build_model(build: Build, task: Task):
         if name.endswith(("/weights", "/biases"))
     ]
 
-    def serving_default(inputs):
+    def serving_default(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = predictions[False, False](inputs, tf.constant(HUB_MOMENTUM))
         return {task.output: outputs["default"]}
 
@@ -330,7 +374,7 @@ def _prediction(
     task: Task,
     return_endpoints: bool,
     variables: Mapping[str, tf.Variable],
-):
+) -> Callable[..., dict[str, tf.Tensor]]:
     """Traces the network as a function: images and momentum -> outputs by name."""
     import tensorflow as tf
 
@@ -344,7 +388,9 @@ def _prediction(
     replaced = {images.name, momentum.name, momentum.inputs[0].op.name, *handles}
     body = _without(graph_def, replaced)
 
-    def predict(inputs, batch_norm_momentum):
+    def predict(
+        inputs: tf.Tensor, batch_norm_momentum: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         input_map = {
             f"{name}:0": tensorflow_internals.capture(variables[name].handle)
             for name in handles
@@ -385,10 +431,10 @@ def _without(
     return result
 
 
-def _regularization_loss(variable: tf.Variable):
+def _regularization_loss(variable: tf.Variable) -> Callable[[], tf.Tensor]:
     import tensorflow as tf
 
-    def regularization_loss():
+    def regularization_loss() -> tf.Tensor:
         return network.WEIGHT_DECAY * tf.nn.l2_loss(variable)
 
     return tf.function(regularization_loss, input_signature=[], autograph=False)

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -254,7 +256,7 @@ def _description(record: Record) -> str:
     )
 
 
-def _run(runner, images: np.ndarray) -> dict[str, np.ndarray]:
+def _run(runner: Any, images: np.ndarray) -> dict[str, np.ndarray]:
     """Runs images one by one, with quantization where the file has integers."""
     input_type = runner.get_input_details()[INPUT]
     output_types = runner.get_output_details()
@@ -270,7 +272,7 @@ def _run(runner, images: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.concatenate(found) for name, found in rows.items()}
 
 
-def _quantization(details) -> Quantization | None:
+def _quantization(details: Mapping[str, Any]) -> Quantization | None:
     """Returns the quantization of a tensor, None for float32."""
     if details["dtype"] == np.float32:
         return None

@@ -185,7 +185,7 @@ class ModelBuilder:
 class _Builder(flatbuffers.Builder):
     """Aligns arrays to 16 bytes, as the schema wants buffers to be."""
 
-    def CreateNumpyVector(self, x):
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
         self.Prep(16, x.nbytes)
         return super().CreateNumpyVector(x)
 

@@ -22,7 +22,7 @@ from checkpoints.errors import CheckpointError
 from checkpoints.safetensors import SafeTensors
 from checkpoints.timm_weights import TimmWeights
 from exporters import record as records
-from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
+from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line, reading
 from exporters.build import Build
 from exporters.errors import ArtifactError, MissingLibraryError
 from exporters.labels import first_without_background
@@ -99,17 +99,12 @@ def open(path: Path) -> OpenedArtifact:
         with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
             link = Path(directory) / "model.safetensors"  # timm goes by the name.
             link.symlink_to(path.absolute())
-            try:
+            with reading(path, "weights", "timm"):
                 return create_model(
                     MODEL,
                     checkpoint_path=str(link),
                     num_classes=width if task.needs_classifier else 0,
                 ).eval()
-            except Exception as error:  # Of a state dict that does not fit.
-                raise ArtifactError(
-                    f"timm cannot load {path}; it is damaged, or was changed. It says: "
-                    f"{first_line(error)}"
-                ) from error
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         network = model()

@@ -125,26 +125,29 @@ def test_outputs(exported, reference):
     batch = images.generate(2, 75, 100, seed=5)
     found = hub_module.open(directory(exported, "v3", CLASSIFICATION)).run(batch)
     published = TASKS[CLASSIFICATION].published
-    assert found.keys() == {"logits", "train/feature_vector"} | published.keys()
-    values = {"logits": "logits"} | published
+    features = "image_feature_vector/default"
+    trained = {"train/feature_vector", "train/moving_averages"}
+    assert found.keys() == {"logits", features} | trained | published.keys()
+    values = {"logits": "logits", features: "feature_vector"} | published
     outputs = reference.outputs(batch, values.values())
     expected = {name: outputs[value] for name, value in values.items()}
-    for name in found.keys() - {"train/feature_vector"}:
+    for name in found.keys() - trained:
         np.testing.assert_allclose(
             found[name], expected[name], atol=2e-5 * np.abs(expected[name]).max()
         )
     assert found["InceptionResnetV2/global_pool"].shape == (2, 1, 1, 1536)
-    (training,) = reference.outputs(
-        batch, ["feature_vector"], is_training=True
-    ).values()
-    np.testing.assert_allclose(
-        found["train/feature_vector"], training, atol=2e-4 * np.abs(training).max()
+    training = reference.outputs(
+        batch, ["feature_vector", "moving_averages"], is_training=True
     )
+    for name, expected in training.items():
+        np.testing.assert_allclose(
+            found[f"train/{name}"], expected, atol=2e-4 * np.abs(expected).max()
+        )
 
 
 def test_fixed_size_refuses_others(exported):
     opened = hub_module.open(directory(exported, "v1", FEATURE_VECTOR))
-    with pytest.raises(ValueError, match="299"):
+    with pytest.raises(ArtifactError, match="299"):
         opened.run(images.generate(1, 224, 320))
 
 
@@ -172,6 +175,93 @@ def test_module_of_another_publisher_has_no_record(module):
     shutil.rmtree(module / "assets.extra")
     opened = hub_module.open(module)
     assert opened.record is None
+
+
+# What training and the other signatures show
+
+
+def problems(module):
+    with hub_module.open(module) as opened:
+        return opened.check()
+
+
+def test_nothing_is_wrong_with_what_is_written(exported):
+    for version, task in zip(VERSIONS, TASKS):
+        assert problems(directory(exported, version, task)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "found"),
+    [
+        ("default", "default", "signature default: other tensors"),
+        (
+            "image_feature_vector_with_bn_hparams",
+            "InceptionResnetV2/Mixed_7a",
+            "signature image_feature_vector_with_bn_hparams: other tensors",
+        ),
+    ],
+)
+def test_signature_with_another_tensor(module, name, key, found):
+    def change(saved_model):
+        outputs = saved_model.meta_graphs[0].signature_def[name].outputs
+        outputs[key].name = "InceptionResnetV2/Conv2d_1a_3x3/Relu:0"
+
+    change_graphs(module, change)
+    (problem,) = problems(module)
+    assert problem.startswith(f"inference graph: {found}")
+
+
+def test_signature_that_is_missing(module):
+    change_graphs(
+        module, lambda model: model.meta_graphs[1].signature_def.pop("default")
+    )
+    assert problems(module) == ["training graph: signature default: missing"]
+
+
+def test_other_momentum(module):
+    def change(saved_model):
+        nodes = {n.name: n for n in saved_model.meta_graphs[1].graph_def.node}
+        default = nodes[nodes["batch_norm_momentum"].input[0]]
+        default.attr["value"].tensor.float_val[:] = [0.9]
+
+    change_graphs(module, change)
+    assert problems(module) == [
+        "training graph: momentum 0.8999999761581421, expected 0.99"
+    ]
+
+
+def test_update_that_is_left_out(module, reference):
+    """The average that it would have moved stays where it is."""
+
+    def change(saved_model):
+        del saved_model.meta_graphs[1].collection_def["update_ops"].node_list.value[0]
+
+    batch = images.generate(2, 75, 100, seed=5)
+    name = "moving_averages"
+    expected = reference.outputs(batch, [name], is_training=True)[name]
+
+    def error():
+        with hub_module.open(module) as opened:
+            return np.abs(opened.run(batch)[f"train/{name}"] - expected).max()
+
+    largest = np.abs(expected).max()
+    assert error() <= 2e-4 * largest
+    change_graphs(module, change)
+    assert error() > 2e-4 * largest
+
+
+def test_loss_that_is_left_out_or_another(module):
+    def losses(saved_model):
+        collections = saved_model.meta_graphs[1].collection_def
+        return collections["regularization_losses"].node_list.value
+
+    def repeat(saved_model):
+        losses(saved_model)[0] = losses(saved_model)[5]
+
+    change_graphs(module, repeat)
+    assert problems(module) == ["regularization losses: not those of the weights"]
+    change_graphs(module, lambda saved_model: losses(saved_model).pop())
+    assert problems(module) == ["283 regularization losses, expected 284"]
 
 
 # What is no module of ours

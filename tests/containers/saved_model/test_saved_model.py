@@ -2,6 +2,7 @@
 
 import functools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from exporters import images
 from exporters.containers.saved_model import container as saved_model
 from exporters.errors import ArtifactError
+from exporters.network import weight_decay
 from exporters.network.tasks import TASKS
 
 pytestmark = pytest.mark.slow
@@ -287,6 +289,37 @@ def test_endpoints_through_keras_layer(hub, load):
     outputs = layer(SMALL)
     assert len(outputs) == 14
     assert outputs["default"].shape == (4, 1536)
+
+
+def test_what_training_and_losses_show(exported, reference):
+    """Moving averages by the momentum given; and what no output shows."""
+    with saved_model.open(Path(directory(exported, FEATURE_VECTOR, "v4"))) as opened:
+        before = {name: w.values for name, w in opened.weights().items()}
+        found = opened.run(SMALL)["train/moving_averages"]
+        assert opened.check() == []
+        for name, weight in opened.weights().items():
+            np.testing.assert_array_equal(weight.values, before[name])
+    (expected,) = reference.outputs(
+        SMALL, ["moving_averages"], is_training=True
+    ).values()
+    assert np.abs(found - expected).max() <= 2e-4 * np.abs(expected).max()
+
+
+def test_losses_of_other_weights_are_found(stand_in_checkpoint):
+    variables = dict(stand_in_checkpoint)
+    losses = [
+        4e-5 / 2 * np.vdot(value, value)
+        for name, value in variables.items()
+        if name.endswith(("/weights", "/biases"))
+    ]
+    assert weight_decay.problems(losses, variables) == []
+    assert weight_decay.problems(losses[1:], variables) == [
+        "289 regularization losses, expected 290"
+    ]
+    losses[3] *= 1.001
+    assert weight_decay.problems(losses, variables) == [
+        "regularization losses: not those of the weights"
+    ]
 
 
 def test_says_that_it_is_a_stand_in(exported, stand_in_checkpoint):

@@ -1,0 +1,1 @@
+"""Measuring artifacts on images: how often they are right, and their features."""

@@ -356,16 +356,26 @@ def _differences(
 
 
 def _misplaced(matches: Sequence[Match]) -> Iterator[str]:
-    """Layers of repeated blocks whose kernels come in another order than the blocks."""
-    families: dict[str, list[tuple[int, str]]] = collections.defaultdict(list)
+    """Layers of repeated blocks whose kernels come in another order than the blocks.
+
+    Blocks that are in each other's places are so with all of their layers. Where most
+    layers of a kind of block come in orders of their own, the file is in no order.
+    """
+    families: dict[str, dict[str, list[tuple[int, str]]]] = {}
     for one in matches:
         if repeated := _REPEATED.fullmatch(one.layer):
-            family, number, rest = repeated.groups()
-            families[f"{family}{rest}"].append((int(number), one.layer))
-    for found in families.values():
-        for (number, layer), (expected, _) in zip(found, sorted(found), strict=True):
-            if number != expected:
-                yield layer
+            block, number, rest = repeated.groups()
+            orders = families.setdefault(block, {})
+            orders.setdefault(rest, []).append((int(number), one.layer))
+    for orders in families.values():
+        found = [tuple(number for number, _ in order) for order in orders.values()]
+        ((_, count),) = collections.Counter(found).most_common(1)
+        if 2 * count <= len(found):
+            continue
+        for order in orders.values():
+            for (number, layer), (expected, _) in zip(order, sorted(order)):
+                if number != expected:
+                    yield layer
 
 
 def _relation(matched: int, compared: int, differences: Sequence[Any]) -> str:

@@ -6,6 +6,7 @@ Its structure is the real one's, so that other tools' converters can be given it
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,12 @@ def checkpoint(seed: int = 0, auxiliary_head: bool = True) -> Checkpoint:
             made[f"{norm}/moving_variance"] = random.uniform(0.2, 2, outputs)
         else:
             made[f"{layer.scope}/biases"] = random.normal(0, 0.1, outputs)
-    variables = {name: values.astype(np.float32) for name, values in made.items()}
+    return of({name: values.astype(np.float32) for name, values in made.items()})
+
+
+def of(variables: Mapping[str, np.ndarray]) -> Checkpoint:
+    """A checkpoint of the network's variables."""
     found = Checkpoint(variables, path=Path("folder/narrow.ckpt"))
-    found.num_classes, found.has_auxiliary_head = CLASSES, auxiliary_head
+    found.num_classes = CLASSES
+    found.has_auxiliary_head = any("/AuxLogits/" in name for name in variables)
     return found

@@ -229,6 +229,22 @@ def test_two_blocks_swapped(saved):
     assert len(found.differences) == 2 * 7
 
 
+def test_two_kernels_swapped(saved):
+    names = [BLOCK.format(n) + "Branch_0/Conv2d_1x1/weights" for n in (3, 4)]
+    swapped = dict(zip(names, (PLAIN[name] for name in reversed(names))))
+    found = one(saved(PLAIN | swapped))
+    assert differing(found) == {
+        (f"Repeat/block35_{n}/Branch_0/Conv2d_1x1", "place") for n in (3, 4)
+    }
+
+
+def test_a_file_in_no_order_says_nothing_of_places(saved):
+    random = np.random.default_rng(0)
+    numbers = random.permutation(len(PLAIN))
+    renamed = {f"x{n}": PLAIN[name] for n, name in zip(numbers, PLAIN)}
+    assert_same(one(saved(renamed)))
+
+
 def test_another_seed(saved):
     other = narrow_network.checkpoint(seed=1, auxiliary_head=False)
     found = one(saved(dict(other)))

@@ -32,7 +32,8 @@ PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.
 DOCUMENTS = sorted(path.name for path in ROOT.glob("*.md")) + list(PAGES[1:])
 ARTIFACTS = "build/artifacts"
 TENSORFLOW_1 = "tensorflow 1"
-"""Comment above the snippets that need it."""
+TIMM = "timm"
+"""Comments above the snippets that need these. `tests/consumers` has timm's."""
 QUICK = ("inspect", "install", "list", "uninstall")
 """Commands of `irv2` that are run, and not only looked at."""
 
@@ -282,7 +283,7 @@ def test_snippets_are_python(block):
 
 @pytest.fixture(scope="module")
 def place(
-    tmp_path_factory, exported, stand_in_file, stand_in_checkpoint, reference
+    tmp_path_factory, exported, twins, stand_in_file, stand_in_checkpoint, reference
 ) -> Path:
     """A directory as it is after `make export`, with other formats too."""
     directory = tmp_path_factory.mktemp("typed")
@@ -298,7 +299,8 @@ def place(
     assert skimage and skimage.origin
     (packages / "skimage").symlink_to(Path(skimage.origin).parent)
     artifacts = directory / ARTIFACTS
-    shutil.copytree(exported, artifacts, copy_function=os.link)
+    for made in (exported, twins):
+        shutil.copytree(made, artifacts, copy_function=os.link, dirs_exist_ok=True)
     (directory / "build" / "inception_resnet_v2_stand_in.ckpt").symlink_to(
         stand_in_file
     )
@@ -343,7 +345,7 @@ def is_quick(words: list[str]) -> bool:
 def test_pages_as_they_are_typed(place, page):
     """From top to bottom, but for commands that take long."""
     for block in blocks(page):
-        if block.comment == TENSORFLOW_1:
+        if block.comment in (TENSORFLOW_1, TIMM):
             continue
         if block.language == "python":
             shown = run([str(place / ".venv/bin/python"), "-c", block.text], place)

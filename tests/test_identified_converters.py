@@ -14,7 +14,11 @@ from test_identification import CHECKPOINT, _written, one
 
 from exporters.identifying import networks
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # Of Keras, about NumPy.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +58,6 @@ def made(tmp_path_factory):
         (directory / name).write_bytes(converter.convert())
 
     smaller = [tf.lite.Optimize.DEFAULT]
-    convert("float32.tflite")
     half = tf.lite.TargetSpec(supported_types=[tf.float16])
     convert("float16.tflite", optimizations=smaller, target_spec=half)
     convert("dynamic.tflite", optimizations=smaller)
@@ -69,7 +72,6 @@ def made(tmp_path_factory):
         ("it.weights.h5", "HDF5", "float32", False),
         ("exported", "SavedModel", "float32", False),
         ("frozen.pb", "frozen graph", "float32", False),
-        ("float32.tflite", "TFLite", "float32", True),
         ("float16.tflite", "TFLite", "float16", True),
         ("dynamic.tflite", "TFLite", "int8", True),
     ],

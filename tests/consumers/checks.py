@@ -71,7 +71,7 @@ def assert_agrees(run, name, reference):
     container, weights = name.split("-")[0], name.split("-")[-1]
     images = reference["139x139/images"][:DEPLOYABLE_IMAGES]
     for task, output in OUTPUTS.items():
-        file = f"inception_resnet_v2-{task}-{name}-stand-in.{container}"
+        file = f"inception_resnet_v2-{task}-{name}-139-stand-in.{container}"
         found = run(os.path.join(os.environ["DEPLOYABLE"], file), images)
         expected = reference["139x139/" + output][:DEPLOYABLE_IMAGES]
         if weights == "float32":
@@ -89,17 +89,16 @@ def assert_applications_agree(network, with_top, without_top, reference):
       without_top: file of weights without one.
       reference: images, and the network's outputs for them.
     """
-    for size in ("299x299", "224x320"):
+    top = {"classifier_activation": None}
+    no_top = {"include_top": False, "pooling": "avg"}
+    for weights, options, size, output, first in (
+        (with_top, top, "299x299", "logits", 1),
+        (without_top, no_top, "224x320", "feature_vector", 0),
+    ):
         images = 2 * reference[size + "/images"] - 1
-        shape = images.shape[1:]
-        model = network(weights=with_top, input_shape=shape, classifier_activation=None)
+        model = network(weights=weights, input_shape=images.shape[1:], **options)
         found = model.predict(images, verbose=0)
-        assert_close(found, reference[size + "/logits"][:, 1:])
-        model = network(
-            weights=without_top, include_top=False, pooling="avg", input_shape=shape
-        )
-        found = model.predict(images, verbose=0)
-        assert_close(found, reference[size + "/feature_vector"])
+        assert_close(found, reference[size + "/" + output][:, first:])
 
 
 def assert_similar(found, expected, least_cosine):

@@ -176,7 +176,7 @@ def _complete(transfer: Transfer, md5: str, retries: int, delay: float) -> None:
         f"{transfer.url} could not be downloaded (tries: {retries + 1}); the last one"
         f" ended with: {trouble}. {_size(transfer.part)} bytes are kept in {transfer.part}, and the"
         " next call goes on from there. Check the network and the proxy settings, or"
-        " give the URL of a mirror"
+        " give the URL of a mirror (--url)"
     ) from trouble
 
 

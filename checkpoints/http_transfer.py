@@ -95,7 +95,7 @@ def resume(transfer: Transfer) -> None:
             raise TransferError(f"HTTP status {error.code}") from error
         raise DownloadError(
             f"{transfer.url}: the server answers {error.code} {error.reason}; expected"
-            " the archive: check the URL, or give the URL of a mirror"
+            " the archive: check the URL, or give that of a mirror (--url)"
         ) from error
     except (ValueError, http.client.InvalidURL) as error:
         raise DownloadError(f"{transfer.url!r} is not a valid URL: {error}") from error

@@ -191,7 +191,8 @@ def export(
     _check_directory(output)
     parity_images = None
     if verify:
-        progress(Step("read images"))
+        if isinstance(images, str | os.PathLike):
+            progress(Step("read images"))
         parity_images = (
             images
             if isinstance(images, ParityImages)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,8 @@ def verify(
       OSError: a directory cannot be read.
     """
     paths, skipped = find_artifacts(as_paths(artifacts), formats)
-    progress(Step("read images"))
+    if isinstance(images, str | os.PathLike):
+        progress(Step("read images"))
     parity_images = (
         images
         if isinstance(images, ParityImages)

@@ -158,7 +158,6 @@ def test_what_is_done_is_told(tmp_path):
     events = []
     run(tmp_path, progress=events.append)
     assert events == [
-        Step("read images"),
         Note("Artifacts are compared on generated images."),
         Step("[1/1] classification fake", "write"),
         Step("[1/1] classification fake", "verify"),

@@ -664,7 +664,7 @@ def _add_install(commands: Any) -> None:
         "artifacts",
         "artifacts --cache ~/tfhub_modules --allow-stand-in",
     )
-    _add_published(added)
+    _add_published(added, "v1, v3, v4, v5")
     _add_cache(added)
     added.add_argument(
         "--allow-stand-in",
@@ -698,7 +698,7 @@ def _add_pack(commands: Any) -> None:
         "artifacts --output www",
         "artifacts --output www --force",
     )
-    _add_published(added)
+    _add_published(added, "v1, v3, v4, v5, TF.js")
     _add_output(added, "DIR", "directory to pack to; made if needed")
     _add_handle(added)
     _add_force(added, "replace existing files")
@@ -793,12 +793,12 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_published(parser: argparse.ArgumentParser) -> None:
+def _add_published(parser: argparse.ArgumentParser, formats: str) -> None:
     parser.add_argument(
         "artifacts",
         type=_path,
         nargs="+",
-        help="artifacts (v1, v3, v4, v5), or directories of them",
+        help=f"artifacts ({formats}), or directories of them",
     )
 
 

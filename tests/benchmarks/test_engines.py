@@ -54,7 +54,6 @@ def test_files(engine, small):
 @pytest.mark.parametrize(
     "name, format, task",
     [
-        ("tensorflow", "v4", "feature_vector"),
         ("tensorflow", "v5", "classification"),
         ("tensorflow1", "v3", "classification"),
     ],

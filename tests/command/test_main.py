@@ -1254,27 +1254,28 @@ def test_the_screen_of_a_real_process_shows_only_our_message(tmp_path):
 
 @pytest.mark.slow
 def test_verify_finds_one_percent_of_one_weight(
-    irv2, exported, stand_in_file, tmp_path
+    exported, stand_in_checkpoint, reference, parity_images, tmp_path
 ):
     """Of the 54 million numbers of a SavedModel, on disk."""
     source = exported / "inception_resnet_v2-feature_vector-v4-stand-in"
     path = shutil.copytree(source, tmp_path / "model")
     change_a_weight(path / "variables" / "variables")
-    done = irv2("verify", path, "--checkpoint", stand_in_file, "--json")
-    assert done.code == main.EXIT_MISMATCH
-    (report,) = json.loads(done.out)["artifacts"].values()
-    assert not report["passed"]
-    assert report["problems"] == []
-    (line,) = report["weights"]["wrong"]
+    done = verification.verify(
+        path, stand_in_checkpoint, images=parity_images, reference=reference
+    )
+    (item,) = done.artifacts
+    assert not done.passed
+    assert item.report.problems == ()
+    (line,) = item.report.weights.wrong
     assert "weights: 1 of " in line
-    assert f"\n  weight {line}" in done.err
+    assert f"weight {line}" in item.report.failures()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("are_chosen", "options"),
     [
-        (lambda row: not row.published_version, ()),
+        (lambda row: "image_size" in row.options, ()),
         (lambda row: "int8" in row.name, ("--image-size", "224", "--softmax")),
         (
             lambda row: row.name in ("onnx-int8", "tflite-int8"),

@@ -480,8 +480,11 @@ def open_artifact(
     if container is None:
         if not os.path.lexists(path):
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
+        suffixes = {row.container.suffix for row in table.values()} - {""}
+        called = next((s for s in suffixes if path.name.endswith(s)), None)
+        damaged = f" It is called {called}: it may be damaged." if called else ""
         raise ArtifactError(
-            f"{path} is no artifact of a known format. Expected {EXPECTED}."
+            f"{path} is no artifact of a known format.{damaged} Expected {EXPECTED}."
         )
     artifact = importlib.import_module(container.module).open(path)
     row = table.get(artifact.format)

@@ -133,13 +133,14 @@ def _facts(
 ) -> dict[str, Any]:
     record = artifact.record
     options = dict(record.options) if record else {}
+    is_stand_in = record is not None and record.stand_in
     weights = artifact.weights()
     black, white = artifact.input_range
     return {
         "format": row.name,
         "what it is": row.summary,
         "task": artifact.task.name,
-        "published as": row.handle(artifact.task.name),
+        "published as": None if is_stand_in else row.handle(artifact.task.name),
         "image size": list(artifact.image_size) if artifact.image_size else "any",
         "layout": "NCHW" if options.get("nchw") else "NHWC",
         "images": f"{options.get('integer_type', 'float32')}, RGB in [{black:g}, {white:g}]",

@@ -46,3 +46,6 @@ STAND_IN = Note(
     "This checkpoint is a STAND-IN: its weights are generated and classify nothing. "
     "What is made of it is marked as a stand-in."
 )
+MADE_OF_STAND_IN = Note(
+    "This is made of a STAND-IN, whose weights are generated: what it says means nothing."
+)

@@ -188,3 +188,12 @@ def test_an_artifact_that_says_it_is_something_else(tmp_path, named):
     table = {**FORMATS, **fake_format.TABLE}
     with pytest.raises(ArtifactError, match=f"says that it is '{named}'"):
         formats.open_artifact(path, table)
+
+
+def test_a_file_that_is_called_like_an_artifact_may_be_damaged(tmp_path):
+    for name, said in (("a.onnx", "It is called .onnx: it may be damaged."), ("a", "")):
+        (tmp_path / name).write_bytes(b"nonsense")
+        with pytest.raises(ArtifactError, match="is no artifact of a known") as caught:
+            formats.open_artifact(tmp_path / name)
+        assert ("may be damaged" in str(caught.value)) == bool(said)
+        assert said in str(caught.value)

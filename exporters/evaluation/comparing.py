@@ -21,6 +21,7 @@ MIN_COMMON, MIN_COSINE = 0.9, 0.99
 neighbours in common, on average, and so large a cosine, on average."""
 
 _JUDGED_BY = 10
+_FEWEST = _JUDGED_BY + 2
 _MOST_QUERIES = 1000
 _AT_ONCE = 50
 _ROUNDING = 1e-6
@@ -66,9 +67,9 @@ class FeatureComparison:
 
     @property
     def may_join(self) -> bool:
-        """Whether the vectors may join the index."""
-        judged = max(k for k in self.common if k <= _JUDGED_BY)
-        return self.common[judged] >= MIN_COMMON and self.mean_cosine >= MIN_COSINE
+        """Whether the vectors may join the index; images must be enough to tell."""
+        common = self.common.get(_JUDGED_BY, 0.0)
+        return common >= MIN_COMMON and self.mean_cosine >= MIN_COSINE
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -98,7 +99,7 @@ def compare_features(
       progress: told what is done.
 
     Raises:
-      EvaluationError: these are no vectors, not of the same kind, or of fewer than three
+      EvaluationError: these are no vectors, not of the same kind, or of fewer than twelve
         images in common.
       MissingLibraryError: Parquet needs pyarrow.
       OSError: files cannot be read.
@@ -111,10 +112,10 @@ def compare_features(
     _check(one, other, first, second)
     places = {name: place for place, name in enumerate(other.names)}
     common = [name for name in one.names if name in places]
-    if len(common) < 3:
+    if len(common) < _FEWEST:
         raise EvaluationError(
-            f"{first} and {second} have {len(common)} images in common; expected 3 or "
-            "more."
+            f"{first} and {second} have {len(common)} images in common; expected "
+            f"{_FEWEST} or more, to tell by {_JUDGED_BY} neighbours."
         )
     notes = _notes(one, other)
     for note in notes:

@@ -27,7 +27,7 @@ from exporters.formats import FORMATS, Format
 from exporters.labels import labels_for, read_labels
 from exporters.network.layers import NUM_CLASSES
 from exporters.network.tasks import CLASSIFICATION
-from exporters.progress import STAND_IN, Note, Progress, Step, silent
+from exporters.progress import MADE_OF_STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 from exporters.verification import find_artifacts
 
@@ -286,7 +286,7 @@ def evaluate(
             why = "; ".join([*failed.values(), *passed_over.values()])
             raise EvaluationError(f"There is no classifier to evaluate: {why}")
         if any(model.record and model.record.stand_in for model in opened):
-            progress(STAND_IN)
+            progress(MADE_OF_STAND_IN)
         num_classes = opened[0].num_classes or NUM_CLASSES
         class_names = labels_for(num_classes, names, str(labels or "the manifest"))
         labelling = classes.assign(

@@ -21,7 +21,7 @@ from exporters.evaluation.models import Model
 from exporters.evaluation.vectors import Kind, Vectors
 from exporters.formats import FORMATS, Format
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR
-from exporters.progress import STAND_IN, Note, Progress, Step, silent
+from exporters.progress import MADE_OF_STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 
 
@@ -131,7 +131,7 @@ def features(
             )
         stack.callback(model.close)
         if model.record and model.record.stand_in:
-            progress(STAND_IN)
+            progress(MADE_OF_STAND_IN)
         source = _source(model, endpoint)
         there = _known(output, source)
         run = _Run(dataset.examples, model, source, batch_size, progress)

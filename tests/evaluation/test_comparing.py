@@ -128,7 +128,7 @@ def test_vectors_that_cannot_be_compared(tmp_path, values):
             "of feature_vector, and .* logits",
         ),
         ("c", {"values": values[:, :7]}, "20 numbers, and .* 7"),
-        ("d", {"values": values[:2]}, "2 images in common; expected 3"),
+        ("d", {"values": values[:2]}, "2 images in common; expected 12"),
         ("e", {"values": values * np.nan}, "not finite"),
     ):
         with pytest.raises(EvaluationError, match=expected):

@@ -318,7 +318,8 @@ def _are_used(averages: Mapping[str, str], choice: str | None, source: str) -> b
         raise MovingAveragesError(
             f"{source} holds moving averages of {len(averages)} variables of the network "
             "beside the variables, and so two networks. Say whether to use the moving "
-            "averages, as evaluation mostly does, or to ignore them."
+            "averages, as evaluation mostly does, or to ignore them: "
+            "--moving-averages use, or ignore."
         )
     if choice == "use" and not averages:
         raise MovingAveragesError(f"{source} holds no moving averages to use.")

@@ -73,7 +73,8 @@ def _first_byte(expected: bytes, found: bytes) -> str:
     b = np.frombuffer(found, np.uint8, shared)
     differing = np.flatnonzero(a != b)
     place = int(differing[0]) if differing.size else shared
-    return f"byte {place} of {len(found)}, expected {len(expected)} bytes"
+    sizes = f", expected {len(expected)} bytes" if len(expected) != len(found) else ""
+    return f"byte {place} of {len(found)}{sizes}"
 
 
 def _json(expected: Path, found: Path) -> Iterator[str]:

@@ -95,7 +95,7 @@ def model():
             lambda m: setattr(
                 m.graph.initializer[0], "raw_data", bytes([0, 0, 128, 63, 0, 0, 0, 64])
             ),
-            "graph.initializer[w].raw_data: byte 6 of 8, expected 8 bytes",
+            "graph.initializer[w].raw_data: byte 6 of 8",
         ),
         (
             lambda m: m.graph.output.pop(),

@@ -190,6 +190,8 @@ def export(console: consoles.Console, done: Export, as_json: bool) -> None:
             console.error(item.error if is_named else f"{item.path}: {item.error}")
         elif not item.is_kept:
             _differs(console, item.path, "and was not kept", item.failures)
+        elif item.report and item.report.not_run:
+            console.say(f"{item.path.name} was not run: {item.report.not_run}")
 
 
 def _exported(item: ExportedArtifact) -> list[Cell]:
@@ -219,6 +221,8 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
             console.error(item.error)
         elif item.report and not item.passed:
             _differs(console, item.path, "", item.report.failures())
+        elif item.report and item.report.not_run:
+            console.say(f"{item.path.name} was not run: {item.report.not_run}")
 
 
 def rebuilding(console: consoles.Console, done: Rebuilding, as_json: bool) -> None:
@@ -234,7 +238,7 @@ def rebuilding(console: consoles.Console, done: Rebuilding, as_json: bool) -> No
         console.table(columns, rows)
         same = sum(item.passed for item in done.artifacts)
         total = counted(len(done.artifacts), "artifact")
-        console.result(f"\n{same} of {total} are the same, byte for byte")
+        console.result(f"\n{same} of {total} the same, byte for byte")
     for item in done.artifacts:
         if item.error is not None:
             console.error(item.error)

@@ -100,7 +100,6 @@ def test_damaged_figures_are_named(history):
 def test_readme_and_docs_say_what_was_measured():
     paths = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
     texts = {path: path.read_text() for path in paths}
-    assert any("<!-- benchmarks:" in text for text in texts.values())
     if not tables.HISTORY.is_dir():
         pytest.skip("there are no figures yet")
     assert {path: tables.with_tables(text) for path, text in texts.items()} == texts

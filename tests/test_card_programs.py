@@ -24,16 +24,19 @@ from exporters.network.tasks import TASKS
 
 pytestmark = pytest.mark.consumers
 
+TWINS = "twins", "keras3.15-torch2.13-py3.11"
 PROGRAMS = {
-    "v1": ("exported", "tf1.15-hub0.7-py3.7"),
-    "v3": ("exported", "tf1.15-hub0.7-py3.7"),
-    "v4": ("exported", "tf2.15-hub0.15-py3.11"),
-    "v5": ("exported", "tf2.21-hub0.16-py3.11"),
-    "keras": ("twins", "keras3.15-torch2.13-py3.11"),
-    "keras-weights": ("twins", "keras3.15-torch2.13-py3.11"),
-    "timm": ("twins", "keras3.15-torch2.13-py3.11"),
+    "v1": ("classification", "exported", "tf1.15-hub0.7-py3.7"),
+    "v3": ("feature_vector", "exported", "tf1.15-hub0.7-py3.7"),
+    "v4": ("classification", "exported", "tf2.21-hub0.16-py3.11"),
+    "v5": ("feature_vector", "exported", "tf2.21-hub0.16-py3.11"),
+    "keras": ("feature_vector", *TWINS),
+    "keras-weights": ("classification", *TWINS),
+    "timm": ("classification", *TWINS),
 }
-"""Format -> the fixture whose directory has its artifacts, and an environment."""
+"""Format -> a task, the fixture whose directory has its artifacts, and an environment.
+
+One task a format: the programs for both are made of the same lines."""
 WITH_TORCHVISION = (
     "import sys; sys.path.insert(0, sys.argv[1]); import timm_consumer; "
     "exec(compile(open('program.py').read(), 'program.py', 'exec'))"
@@ -56,11 +59,10 @@ def write_photograph(directory: Path) -> np.ndarray:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_programs_run(request, tmp_path, name, task):
+def test_programs_run(request, tmp_path, name):
     """And print what the shape should be, and the largest of all numbers."""
-    fixture, environment = PROGRAMS[name]
+    task, fixture, environment = PROGRAMS[name]
     row = FORMATS[name]
     try:
         python = environments.python_of(environment)

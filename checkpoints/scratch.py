@@ -47,15 +47,11 @@ class Scratch:
         except OSError as error:
             # Its own name is random, and means nothing to anybody.
             raise type(error)(error.errno, error.strerror, str(parent)) from None
-        owner: IO[bytes] | None = None
-        if sys.platform != "win32":
-            # Locked before it has the name by which others know it.
-            unnamed = self.path / f"{_OWNER}-"
-            owner = unnamed.open("wb")
-            with contextlib.suppress(OSError):
-                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                unnamed.rename(self.path / _OWNER)
-        self._remove = weakref.finalize(self, _remove, self.path, owner)
+        try:
+            self._remove = weakref.finalize(self, _remove, self.path, _own(self.path))
+        except BaseException:  # An interruption too.
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def close(self) -> None:
         """Removes the directory with all that is in it, as the end of the process does."""
@@ -66,6 +62,19 @@ class Scratch:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _own(path: Path) -> IO[bytes] | None:
+    """Marks a directory as this process's; returns the file that holds the lock."""
+    if sys.platform == "win32":
+        return None
+    # Locked before it has the name by which others know it.
+    unnamed = path / f"{_OWNER}-"
+    owner = unnamed.open("wb")
+    with contextlib.suppress(OSError):
+        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(path / _OWNER)
+    return owner
 
 
 def _remove(path: Path, owner: IO[bytes] | None) -> None:

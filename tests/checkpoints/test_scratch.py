@@ -25,6 +25,16 @@ def test_scratch_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interruption_while_it_is_made_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scratches.fcntl, "flock", interrupted)
+    with pytest.raises(KeyboardInterrupt), scratch_beside(tmp_path / "new" / "x"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scratch_keeps_the_directory_that_got_something(tmp_path):
     destination = tmp_path / "new/file"
     with scratch_beside(destination) as scratch:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from benchmarks.engines import UnknownEngineError
 from benchmarks.exporting import Made, Recipe
 from benchmarks.figures import Figures
 from benchmarks.measuring import measure
+from exporters.command import interruption
 from exporters.command.console import Console
 from exporters.command.show import Steps
 from exporters.command.tables import Cell, Column, Verdict
@@ -177,9 +177,8 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    # A request to end is cleaned up after as an interruption by Ctrl-C is.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    with interruption.heeded():
+        try:
+            sys.exit(main())
+        except KeyboardInterrupt:
+            sys.exit(130)

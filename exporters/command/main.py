@@ -11,14 +11,13 @@ import contextlib
 import errno
 import json
 import re
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from exporters.command import evaluation, show
+from exporters.command import evaluation, interruption, show
 from exporters.command.console import Console
 
 if TYPE_CHECKING:
@@ -71,9 +70,8 @@ _ENVIRONMENT_TROUBLES = {
 
 def main() -> NoReturn:
     """Entry point of the console script."""
-    # A request to end is cleaned up after as an interruption by Ctrl-C is.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(_run(_parse(sys.argv[1:])))
+    with interruption.heeded():
+        sys.exit(_run(_parse(sys.argv[1:])))
 
 
 # What each subcommand does

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.command import console as consoles
+from exporters.command import interruption
 from exporters.command.steps import Step as ShownStep
 from exporters.command.tables import Cell, Column, Verdict
 from exporters.command.units import counted, size
@@ -50,6 +51,7 @@ class Steps(contextlib.AbstractContextManager):
     def __call__(self, event: Step | Note) -> None:
         from exporters.progress import Note
 
+        interruption.check()
         if isinstance(event, Note):
             self._console.say(event.text)
             return

@@ -40,17 +40,6 @@ def place(tmp_path, monkeypatch, fake_layout):
     return tmp_path
 
 
-@pytest.fixture
-def irv2(monkeypatch, capfd):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["irv2", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-        return caught.value.code or 0, *capfd.readouterr()
-
-    return run
-
-
 EVALUATE = ["evaluate", "artifacts", "--images", "images", "--labels", "labels.txt"]
 
 

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 
 from checkpoints import safetensors
-from exporters.command import main
 
 CHECKPOINT = narrow_network.checkpoint()
 PLAIN = {n: v for n, v in CHECKPOINT.items() if "/AuxLogits/" not in n}
 
 
 @pytest.fixture
-def identify(monkeypatch, capfd):
+def identify(monkeypatch, irv2):
     """Calls the command with the checkpoint of the narrow network, or without."""
     narrow_network.install(monkeypatch)
     monkeypatch.setattr(
@@ -22,8 +21,8 @@ def identify(monkeypatch, capfd):
     )
 
     def call(*arguments):
-        code = main._run(main._parse(["identify", *map(str, arguments)]))
-        return code, capfd.readouterr()
+        done = irv2("identify", *arguments)
+        return done.code, done
 
     return call
 

@@ -1,5 +1,6 @@
 """The `irv2` command, as people and scripts use it."""
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -44,26 +45,6 @@ COMMANDS = [
 ]
 CLASSIFIER = "inception_resnet_v2-classification-fake-75.fake"
 FEATURES = "inception_resnet_v2-feature_vector-fake-75.fake"
-
-
-@dataclasses.dataclass
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def irv2(monkeypatch, capfd):
-    """Runs the command in this process, which has TensorFlow already."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["irv2", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-        return Done(caught.value.code or 0, *capfd.readouterr())
-
-    return run
 
 
 def irv2_process(*arguments, **environment):
@@ -1186,13 +1167,49 @@ def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
 
     monkeypatch.setattr(fake_format, "write", write)
     before = tree(place)
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        done = irv2(*EXPORT)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    done = irv2(*EXPORT, is_asked_to_end=True)
     assert done.code == main.EXIT_INTERRUPTED
     assert tree(place) == before
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+
+
+def test_a_request_that_was_dropped_ends_the_next_step(irv2, place, monkeypatch):
+    """Extension modules drop exceptions while they are imported."""
+
+    def write(*_):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(fake_format, "write", write)
+    before = tree(place)
+    done = irv2(*EXPORT, is_asked_to_end=True)
+    assert (done.code, tree(place)) == (main.EXIT_INTERRUPTED, before)
+
+
+def test_a_request_to_end_the_tests_is_none_to_the_command(irv2, place, monkeypatch):
+    monkeypatch.setattr(
+        fake_format, "write", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        irv2(*EXPORT)
+
+
+def test_what_a_process_was_started_to_ignore_is_ignored(irv2, place, monkeypatch):
+    write = fake_format.write
+
+    def write_when_asked_to_end(*given):
+        os.kill(os.getpid(), signal.SIGTERM)
+        write(*given)
+
+    monkeypatch.setattr(fake_format, "write", write_when_asked_to_end)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        done = irv2(*EXPORT)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -31,6 +31,11 @@ def is_of_the_machine(error: BaseException) -> bool:
     """
     if isinstance(error, OSError):
         return error.errno is not None and not isinstance(error, _ABOUT_FILES)
+    return is_out_of_memory(error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, or room for a file, in Python or TensorFlow."""
     # By name, since its module takes seconds to import.
     is_exhausted = type(error).__name__ == "ResourceExhaustedError"
     return isinstance(error, MemoryError) or is_exhausted

@@ -104,10 +104,10 @@ class Console:
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
         """Prints a table on standard output.
 
-        Where it follows messages on a terminal, an empty line parts them. A column that is empty in every row is left out. On a terminal that is too narrow,
-        columns fold and are left out as `Column` says; if the rest does not fit either,
-        the fields of each row are printed one below the other. In a log every row is a
-        line.
+        Where it follows messages on a terminal, an empty line parts them. A column that
+        is empty in every row is left out. On a terminal that is too narrow, columns fold
+        and are left out as `Column` says; if the rest does not fit either, the fields of
+        each row are printed one below the other. In a log every row is a line.
 
         Args:
           columns: from left to right.

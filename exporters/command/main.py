@@ -902,7 +902,7 @@ def _told(error: BaseException) -> tuple[int, str]:
         ExportError,
         MissingLibraryError,
         UnknownFormatError,
-        is_of_the_machine,
+        is_out_of_memory,
     )
     from exporters.images import ImageError
 
@@ -925,7 +925,7 @@ def _told(error: BaseException) -> tuple[int, str]:
             names = [str(name) for name in (error.filename, error.filename2) if name]
             file = " and ".join(names) or "a file"
             return EXIT_BAD_INPUT, f"{file}: {error.strerror}"
-        case _ if is_of_the_machine(error):
+        case _ if is_out_of_memory(error):
             return EXIT_BAD_INPUT, f"not enough memory, or room: {error}"
     lines = traceback.format_exception(error)
     return EXIT_FAULT, "a fault of irv2's own:\n" + "".join(lines).rstrip()

@@ -1142,11 +1142,22 @@ def test_a_download_that_fails(irv2, place, monkeypatch):
     assert done.out == ""
 
 
+def test_an_error_of_the_system_that_no_user_can_mend_is_a_fault(irv2, monkeypatch):
+    def fetch(*_, **__):
+        raise OSError(errno.EBADF, "ours")
+
+    monkeypatch.setattr(download, "fetch", fetch)
+    done = irv2("fetch")
+    assert done.code == main.EXIT_FAULT
+    assert done.err.endswith("OSError: [Errno 9] ours\n")
+
+
 @pytest.mark.parametrize(
     ("error", "code", "end"),
     [
         (KeyboardInterrupt, main.EXIT_INTERRUPTED, "irv2: interrupted\n"),
         (ZeroDivisionError("ours"), main.EXIT_FAULT, "ZeroDivisionError: ours\n"),
+        (MemoryError("so much"), main.EXIT_BAD_INPUT, "memory, or room: so much\n"),
     ],
 )
 def test_what_ends_an_export(irv2, place, monkeypatch, error, code, end):

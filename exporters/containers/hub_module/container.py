@@ -27,9 +27,10 @@ from exporters.artifact import (
     reading,
 )
 from exporters.build import Build
-from exporters.containers.hub_module import interface, published_graphs
+from exporters.containers.hub_module import published_graphs, signatures
 from exporters.containers.hub_module.published_graphs import (
     DEFAULT,
+    MOMENTUM_INPUT,
     NAMED_SIGNATURES,
     WITH_MOMENTUM,
 )
@@ -150,7 +151,7 @@ def open(path: Path) -> OpenedArtifact:
         found = [
             f"{'training' if tags else 'inference'} graph: {problem}"
             for tags, meta_graph in meta_graphs.items()
-            for problem in interface.problems(meta_graph, version, task)
+            for problem in signatures.problems(meta_graph, version, task)
         ]
         return found + load(_TRAINING).loss_problems()
 
@@ -199,26 +200,29 @@ class _LoadedGraph(contextlib.AbstractContextManager):
         self._values: dict[str, np.ndarray] = {}
         variables = meta_graph.collection_def[tf.GraphKeys.GLOBAL_VARIABLES]
         self._averages: dict[str, str] = {}
-        self._initializers: list[str] = []
-        self._initial: dict[str, np.ndarray] = {}
+        self._initializers: dict[str, str] = {}
+        self._initial_values: dict[str, str] = {}
         with _reading(path):
             for serialized in variables.bytes_list.value:
                 variable = variable_pb2.VariableDef.FromString(serialized)
-                self._initializers.append(variable.initializer_name)
                 name = variable.variable_name.partition(":")[0]
                 self._values[name] = reader.get_tensor(name)
-                self._initial[variable.initial_value_name] = self._values[name]
+                self._initializers[name] = variable.initializer_name
+                self._initial_values[name] = variable.initial_value_name
                 if "/moving_" in name:
                     self._averages[name] = variable.snapshot_name
             with self._session.graph.as_default():
                 tf.import_graph_def(meta_graph.graph_def, name="")
-            self._restore()
+            self._restore(self._values)
 
     def __exit__(self, *exception: object) -> None:
         self._session.close()
 
-    def _restore(self) -> None:
-        self._session.run(self._initializers, self._initial)
+    def _restore(self, names: Iterable[str]) -> None:
+        """Gives variables the values that the file has."""
+        initializers = [self._initializers[name] for name in names]
+        values = {self._initial_values[name]: self._values[name] for name in names}
+        self._session.run(initializers, values)
 
     def run(
         self,
@@ -245,13 +249,13 @@ class _LoadedGraph(contextlib.AbstractContextManager):
         signature = self._meta_graph.signature_def[signature_name]
         updates = self._meta_graph.collection_def["update_ops"].node_list.value
         feeds: dict[str, Any] = {signature.inputs["images"].name: images}
-        feeds[f"{interface.MOMENTUM}:0"] = MOMENTUM
+        feeds[f"{MOMENTUM_INPUT}:0"] = MOMENTUM
         with _reading(self._path):
             found, _ = self._session.run(
                 [signature.outputs[DEFAULT].name, list(updates)], feeds
             )
             averages = moving_averages(self._session.run(self._averages))
-            self._restore()
+            self._restore(self._averages)
         return {TRAINED: found, MOVED: averages}
 
     def loss_problems(self) -> list[str]:

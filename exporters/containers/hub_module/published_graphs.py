@@ -28,6 +28,8 @@ NAMED_SIGNATURES = {
 }
 WITH_MOMENTUM = "_with_bn_hparams"
 """Ends the names of the signatures in which the consumer gives the momentum."""
+MOMENTUM_INPUT = "batch_norm_momentum"
+"""The input of these signatures, and the op behind it in every graph."""
 
 _CLASSIFIER_SCOPE = "InceptionResnetV2/Logits/"
 _GLOBAL_POOL = "InceptionResnetV2/Logits/global_pool"
@@ -88,7 +90,7 @@ def build(
         _signatures(
             version,
             task,
-            {"images": images.name, "batch_norm_momentum": momentum.name},
+            {"images": images.name, MOMENTUM_INPUT: momentum.name},
             outputs,
             graph.feature_vector.name,
         ),

@@ -9,6 +9,7 @@ import numpy as np
 
 from exporters.containers.hub_module.published_graphs import (
     DEFAULT,
+    MOMENTUM_INPUT,
     NAMED_SIGNATURES,
     WITH_MOMENTUM,
 )
@@ -17,9 +18,6 @@ from exporters.network.tasks import FEATURE_VECTOR, Task
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
-
-MOMENTUM = "batch_norm_momentum"
-"""The input of signatures that take the momentum, and the op behind it in every graph."""
 
 
 def problems(
@@ -50,7 +48,7 @@ def problems(
     main = signatures.get(features, ({}, {}))[1].get(DEFAULT)
     expected[features] = inputs, outputs | {DEFAULT: main}
     if version.takes_momentum:
-        with_momentum = inputs | {MOMENTUM: f"{MOMENTUM}:0"}
+        with_momentum = inputs | {MOMENTUM_INPUT: f"{MOMENTUM_INPUT}:0"}
         for name in (own, features):
             expected[name + WITH_MOMENTUM] = with_momentum, expected[name][1]
     found = [
@@ -80,7 +78,7 @@ def _default_momentum(meta_graph: tf.MetaGraphDef) -> float | None:
     import tensorflow as tf
 
     nodes = {node.name: node for node in meta_graph.graph_def.node}
-    given = nodes.get(MOMENTUM)
+    given = nodes.get(MOMENTUM_INPUT)
     default = nodes.get(given.input[0]) if given and given.input else None
     if default is None or default.op != "Const":
         return None

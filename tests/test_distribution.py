@@ -160,6 +160,21 @@ def test_a_failed_installation_says_why():
     assert "No matching distribution found for no-such-package" in done.stderr
 
 
+def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path):
+    """As it is where somebody replaced it on its way."""
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    changed = re.sub("sha256:[0-9a-f]{8}", "sha256:00000000", pins)
+    (tmp_path / "constraints.txt").write_text(changed, encoding="utf-8")
+    done = subprocess.run(
+        [*INSTALL, "boolean.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "THESE PACKAGES DO NOT MATCH THE HASHES" in done.stderr
+
+
 def test_an_installation_says_one_line_where_there_is_no_terminal():
     said = run(*INSTALL, "--no-index", "--dry-run", "packaging", cwd=ROOT)
     assert re.fullmatch(r"  packaging installed in \d+ s\n", said)
@@ -176,8 +191,10 @@ def test_formats_may_be_listed_with_spaces():
 @pytest.fixture(scope="module")
 def pins():
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pairs}
+    pairs = [line.split("==") for line in lines if line[0] not in "# "]
+    return {
+        canonicalize_name(name): version.removesuffix(" \\") for name, version in pairs
+    }
 
 
 def test_every_requirement_has_a_pin_that_fits(pins):

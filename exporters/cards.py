@@ -17,7 +17,7 @@ from exporters.labels import first_without_background
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.network.tasks import TASKS
 
-_PIPELINE_TAGS = {
+PIPELINE_TAGS = {
     "classification": "image-classification",
     "feature_vector": "image-feature-extraction",
 }
@@ -70,7 +70,8 @@ def text(
     ]
     if row.container.snippet:
         sections += ["## Use", _snippet(name, row, described)]
-    sections += ["## Input and output", "\n".join(_contract(row, described))]
+    lines = [f"- {line}" for line in contract(row, described)]
+    sections += ["## Input and output", "\n".join(lines)]
     if described["task"] == "classification":
         sections += ["## Labels", _labels(row, described)]
     sections += [
@@ -94,7 +95,7 @@ def _header(row: Format, described: Mapping[str, Any]) -> str:
     facts: dict[str, str | list[str]] = {"license": "apache-2.0"}
     if row.container.library:
         facts["library_name"] = row.container.library
-    facts["pipeline_tag"] = _PIPELINE_TAGS[described["task"]]
+    facts["pipeline_tag"] = PIPELINE_TAGS[described["task"]]
     facts["tags"] = tags
     if described["provenance"] == Provenance.PUBLISHED.value:
         facts["datasets"] = ["imagenet-1k"]
@@ -186,7 +187,8 @@ def _classes(row: Format, described: Mapping[str, Any]) -> int | None:
     return int(count) - first_without_background(count)
 
 
-def _contract(row: Format, described: Mapping[str, Any]) -> Iterator[str]:
+def contract(row: Format, described: Mapping[str, Any]) -> Iterator[str]:
+    """Yields sentences on what goes in, what comes out, and what is good to know."""
     options = described["options"]
     height, width = image_size(row, described)
     is_fixed = bool(row.fixed_image_size or options.get("image_size"))
@@ -198,15 +200,15 @@ def _contract(row: Format, described: Mapping[str, Any]) -> Iterator[str]:
     values = "[-1, 1]" if is_signed(row, described) else "[0, 1]"
     if kind != "float32":
         values = "pixels, 0 to 255" if kind == "uint8" else "pixels less 128"
-    yield f"- Images: {kind}, {shape}, RGB, {values}."
-    if not is_fixed:
-        yield "- Any height and width from 75 on; the network was trained on 299 x 299."
+    yield f"Images: {kind}, {shape}, RGB, {values}."
     width_of = (
         1536 if described["task"] == "feature_vector" else _classes(row, described)
     )
-    yield f"- Output: `{output_name(described)}`, {kind}, [batch, {width_of}]."
+    yield f"Output: `{output_name(described)}`, {kind}, [batch, {width_of}]."
+    if not is_fixed:
+        yield "Any height and width from 75 on; the network was trained on 299 x 299."
     yield (
-        "- The published figures are for images of which the central 87.5 % were resized "
+        "The published figures are for images of which the central 87.5 % were resized "
         "bilinearly, without antialiasing."
     )
 

@@ -14,8 +14,8 @@ from checkpoints import files
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from checkpoints.scratch import locked, scratch_beside
+from exporters import bom, cards, manifest, parity
 from exporters import calibration as calibrations
-from exporters import cards, manifest, parity
 from exporters import record as records
 from exporters.build import Build, ExportOptions
 from exporters.errors import ArtifactError, ExportError
@@ -473,9 +473,11 @@ class _One:
             self.path.name, self.row, described, has_vectors=vectors is not None
         )
         card.write_text(text, encoding="utf-8")
+        materials = bom.document(self.path.name, self.row, described)
+        files.write_json(manifest.bom_of(unfinished), materials)
         return {
             name: digest
-            for path in (card, manifest.vectors_of(unfinished))
+            for path in manifest.companions_of(unfinished)
             if path.exists()
             for name, digest in files.digests(path).items()
         }
@@ -498,9 +500,10 @@ class _One:
                     between = scratch / "between.json"
                     files.write_json(between, manifest.transition(old, described))
                     moves[between] = place
-            for of in (manifest.card_of, manifest.vectors_of):
-                if of(unfinished).exists():
-                    moves[of(unfinished)] = of(self.path)
+            beside = zip(
+                manifest.companions_of(unfinished), manifest.companions_of(self.path)
+            )
+            moves |= {made: to for made, to in beside if made.exists()}
             files.replace({**moves, unfinished: self.path, new: place}, scratch)
             stale = manifest.vectors_of(self.path)
             if stale.exists() and not any(stale == to for to in moves.values()):

@@ -24,8 +24,8 @@ _LIBRARIES = (
     "ai-edge-litert",
 )
 SUFFIX = ".manifest.json"
-CARD_SUFFIX, VECTORS_SUFFIX = ".card.md", ".test_vectors"
-"""Of the model card, a file, and of the test vectors, a directory."""
+CARD_SUFFIX, BOM_SUFFIX, VECTORS_SUFFIX = ".card.md", ".cdx.json", ".test_vectors"
+"""Of the model card and the bill of materials, and of a directory of test vectors."""
 _REPLACEMENT = "replacement"
 
 
@@ -46,15 +46,26 @@ def card_of(artifact: Path) -> Path:
     return artifact.parent / (artifact.name + CARD_SUFFIX)
 
 
+def bom_of(artifact: Path) -> Path:
+    """Where the bill of materials of an artifact lies: beside it."""
+    artifact = _named(artifact)
+    return artifact.parent / (artifact.name + BOM_SUFFIX)
+
+
 def vectors_of(artifact: Path) -> Path:
     """Where the test vectors of an artifact lie: beside it."""
     artifact = _named(artifact)
     return artifact.parent / (artifact.name + VECTORS_SUFFIX)
 
 
+def companions_of(artifact: Path) -> tuple[Path, Path, Path]:
+    """Where all that may lie beside an artifact lies, but for its manifest."""
+    return card_of(artifact), bom_of(artifact), vectors_of(artifact)
+
+
 def owner_of(path: Path) -> Path | None:
-    """Whose card or test vectors a path is; None if it is neither, by its name."""
-    for suffix in (CARD_SUFFIX, VECTORS_SUFFIX):
+    """Whose card, bill of materials or test vectors a path is; by its name none's: None."""
+    for suffix in (CARD_SUFFIX, BOM_SUFFIX, VECTORS_SUFFIX):
         if path.name.endswith(suffix) and path.name != suffix:
             return path.with_name(path.name.removesuffix(suffix))
     return None

@@ -9,48 +9,16 @@ import fake_format
 import numpy as np
 import pytest
 import small_build
+from manifests import described
 from PIL import Image
 
 from exporters import cards, exporting, manifest, test_vectors
-from exporters.build import ExportOptions
 from exporters.containers.tflite.versions import FORMAT as PUBLISHED_TFLITE
 from exporters.exporting import export
 from exporters.formats import FORMATS, open_artifact
 from exporters.network.tasks import TASKS
 
 SIZE = small_build.IMAGE_SIZE
-PARITY = {
-    "images": {"299 x 299": 8},
-    "main_output": "logits",
-    "outputs": {
-        "logits": {
-            "relative_error": 1.5e-7,
-            "cosine": 1.0,
-            "tolerance": {"max_error": 2e-5, "min_cosine": 0.999999},
-        }
-    },
-    "weights": {"count": 490},
-}
-
-
-def described(row, task="classification", **facts):
-    options = {
-        name: getattr(ExportOptions(), name) for name in row.options_of(TASKS[task])
-    }
-    record = fake_format.record(task, row.name)
-    return {
-        **record.as_dict(),
-        "options": options,
-        "labels": ["background", "tench"] if task == "classification" else None,
-        "handle": row.handle(task),
-        "calibration": "16 generated images" if row.is_calibrated else None,
-        "compared_on": "generated images",
-        "parity": PARITY if task == "classification" else None,
-        "checkpoint": {"file": "x.ckpt", "container": "V1"},
-        "versions": {"irv2": "1"},
-        **facts,
-    }
-
 
 # What they say
 
@@ -295,6 +263,7 @@ def test_the_manifest_lists_what_lies_beside(exported):
     name = path.name
     assert found.keys() == {
         f"{name}.card.md",
+        f"{name}.cdx.json",
         *(
             f"{name}.test_vectors/{part}.npy"
             for part in ("images", "logits", "max_error", "min_cosine")

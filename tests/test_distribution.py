@@ -165,8 +165,10 @@ def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path):
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
     changed = re.sub("sha256:[0-9a-f]{8}", "sha256:00000000", pins)
     (tmp_path / "constraints.txt").write_text(changed, encoding="utf-8")
+    python = tmp_path / "environment" / "bin" / "python"
+    run(sys.executable, "-m", "venv", python.parents[1])
     done = subprocess.run(
-        [*INSTALL, "boolean.py"],
+        [python, *INSTALL[1:], "six"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

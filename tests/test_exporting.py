@@ -61,6 +61,7 @@ def test_an_artifact_and_its_manifest_appear(tmp_path):
     assert sorted(path.name for path in made.path.parent.iterdir()) == [
         NAME,
         f"{NAME}.card.md",
+        f"{NAME}.cdx.json",
         f"{NAME}.manifest.json",
     ]
     found = fake_format.open(made.path)
@@ -77,8 +78,8 @@ def test_what_the_manifest_says(tmp_path):
     made = only(run(tmp_path))
     found = json.loads(manifest.path_of(made.path).read_text())
     assert found.pop("parity")["passed"]
-    card = manifest.card_of(made.path)
-    assert found.pop("companions") == files.digests(card)
+    card, bom = manifest.card_of(made.path), manifest.bom_of(made.path)
+    assert found.pop("companions") == files.digests(card) | files.digests(bom)
     assert found == {
         "schema_version": 2,
         "format": "fake",
@@ -273,12 +274,15 @@ def test_one_that_fails_does_not_end_the_others(tmp_path, monkeypatch):
     assert [item.is_kept for item in done.artifacts] == [False, True]
     assert [item.bytes > 0 for item in done.artifacts] == [False, True]
     assert not done.passed
-    beside = {f"{NAME}.card.md", f"{NAME}.manifest.json"}
+    beside = {f"{NAME}.{kind}" for kind in ("card.md", "cdx.json", "manifest.json")}
     assert tree(tmp_path).keys() == {NAME, *beside}
 
 
 @pytest.mark.parametrize("there_before", [False, True])
-@pytest.mark.parametrize("failing", [NAME, f"{NAME}.card.md", f"{NAME}.manifest.json"])
+@pytest.mark.parametrize(
+    "failing",
+    [NAME, f"{NAME}.card.md", f"{NAME}.cdx.json", f"{NAME}.manifest.json"],
+)
 def test_a_move_that_fails_is_undone(tmp_path, monkeypatch, there_before, failing):
     path = tmp_path / "out" / NAME
     if there_before:
@@ -309,7 +313,7 @@ def test_an_old_artifact_is_replaced_as_a_whole(tmp_path):
     found = fake_format.open(path)
     assert found.record.checkpoint_identity == fake_format.checkpoint().identity
     assert manifest.changed_files(path) == []
-    assert len(tree(tmp_path)) == 3
+    assert len(tree(tmp_path)) == 4
 
 
 # Before the work begins

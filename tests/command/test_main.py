@@ -283,9 +283,11 @@ def test_export_and_verify(irv2, place):
     assert sorted(tree(place / "out")) == [
         CLASSIFIER,
         f"{CLASSIFIER}.card.md",
+        f"{CLASSIFIER}.cdx.json",
         f"{CLASSIFIER}.manifest.json",
         FEATURES,
         f"{FEATURES}.card.md",
+        f"{FEATURES}.cdx.json",
         f"{FEATURES}.manifest.json",
     ]
     done = irv2(*VERIFY, "out")
@@ -470,6 +472,7 @@ def test_an_artifact_that_does_not_agree_is_not_kept_and_others_are(
     assert sorted(tree(place / "out")) == [
         FEATURES,
         f"{FEATURES}.card.md",
+        f"{FEATURES}.cdx.json",
         f"{FEATURES}.manifest.json",
     ]
 
@@ -997,6 +1000,7 @@ def test_a_full_disk(irv2, place, monkeypatch):
     assert sorted(tree(place / "out")) == [
         FEATURES,
         f"{FEATURES}.card.md",
+        f"{FEATURES}.cdx.json",
         f"{FEATURES}.manifest.json",
     ]
 

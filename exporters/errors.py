@@ -15,6 +15,10 @@ class EvaluationError(Exception):
     """Images, labels or results of an earlier run that nothing can be measured by."""
 
 
+class SigningError(Exception):
+    """A key or an identity that nothing can be signed or checked with."""
+
+
 class UnknownFormatError(Exception):
     """A format or task name that is not in the table."""
 

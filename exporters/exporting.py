@@ -505,9 +505,10 @@ class _One:
             )
             moves |= {made: to for made, to in beside if made.exists()}
             files.replace({**moves, unfinished: self.path, new: place}, scratch)
-            stale = manifest.vectors_of(self.path)
-            if stale.exists() and not any(stale == to for to in moves.values()):
-                stale.rename(scratch / "stale")  # Of the artifact that was replaced.
+            for of in (manifest.vectors_of, manifest.signature_of):
+                # Of the artifact that was replaced.
+                if of(self.path).exists() and of(self.path) not in moves.values():
+                    of(self.path).rename(scratch / f"stale{of(self.path).suffix}")
 
     def _compare(
         self, path: Path, reference: Reference, parity_images: ParityImages

@@ -26,6 +26,7 @@ _LIBRARIES = (
 SUFFIX = ".manifest.json"
 CARD_SUFFIX, BOM_SUFFIX, VECTORS_SUFFIX = ".card.md", ".cdx.json", ".test_vectors"
 """Of the model card and the bill of materials, and of a directory of test vectors."""
+SIGNATURE_SUFFIX = ".sig"
 _REPLACEMENT = "replacement"
 
 
@@ -58,14 +59,20 @@ def vectors_of(artifact: Path) -> Path:
     return artifact.parent / (artifact.name + VECTORS_SUFFIX)
 
 
+def signature_of(artifact: Path) -> Path:
+    """Where the signature of an artifact's manifest lies: beside it."""
+    artifact = _named(artifact)
+    return artifact.parent / (artifact.name + SIGNATURE_SUFFIX)
+
+
 def companions_of(artifact: Path) -> tuple[Path, Path, Path]:
-    """Where all that may lie beside an artifact lies, but for its manifest."""
+    """Where what the manifest lists lies that is no part of the artifact."""
     return card_of(artifact), bom_of(artifact), vectors_of(artifact)
 
 
 def owner_of(path: Path) -> Path | None:
-    """Whose card, bill of materials or test vectors a path is; by its name none's: None."""
-    for suffix in (CARD_SUFFIX, BOM_SUFFIX, VECTORS_SUFFIX):
+    """Whose card, bill of materials, vectors or signature a path is, None if nobody's."""
+    for suffix in (CARD_SUFFIX, BOM_SUFFIX, VECTORS_SUFFIX, SIGNATURE_SUFFIX):
         if path.name.endswith(suffix) and path.name != suffix:
             return path.with_name(path.name.removesuffix(suffix))
     return None
@@ -132,10 +139,7 @@ def changed_files(artifact: Path) -> list[str]:
         if not candidates or not all(isinstance(c, dict) for c in candidates):
             raise ValueError("it does not list files")
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"{path} is not a manifest of irv2 ({first_line(error)}). Remove it, or "
-            "export the artifact again."
-        ) from error
+        raise _no_manifest(path, error) from error
     found = files.digests(_named(artifact)) if artifact.exists() else {}
     changes = [
         sorted(
@@ -146,3 +150,32 @@ def changed_files(artifact: Path) -> list[str]:
         for recorded in candidates
     ]
     return min(changes, key=len)
+
+
+def changed_companions(artifact: Path) -> list[str]:
+    """Names what lies beside an artifact and is not as its manifest says.
+
+    What is not there is not missed: a card may stay behind when an artifact travels.
+
+    Raises:
+      ArtifactError: the manifest cannot be read.
+    """
+    path = path_of(artifact)
+    try:
+        listed = dict(files.read_json(path).get("companions", {}))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _no_manifest(path, error) from error
+    found = {
+        name: digest
+        for path in companions_of(artifact)
+        if path.exists()
+        for name, digest in files.digests(path).items()
+    }
+    return sorted(name for name in found if listed.get(name) != found[name])
+
+
+def _no_manifest(path: Path, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        f"{path} is not a manifest of irv2 ({first_line(error)}). Remove it, or "
+        "export the artifact again."
+    )

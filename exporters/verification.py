@@ -11,7 +11,7 @@ from typing import Any
 from checkpoints import files
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import manifest, parity
+from exporters import manifest, parity, signatures
 from exporters.errors import ArtifactError
 from exporters.formats import (
     EXPECTED,
@@ -23,6 +23,7 @@ from exporters.formats import (
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
+from exporters.signatures import Trust
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +100,7 @@ def verify(
     *,
     images: PathLike | ParityImages | None = None,
     moving_averages: str | None = None,
+    signed_by: Trust | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
@@ -115,6 +117,8 @@ def verify(
       images: directory of images to compare on; None for generated ones.
       moving_averages: "use" or "ignore" those of a training checkpoint; a checkpoint
         that has some needs to be told.
+      signed_by: whose signature each must have, see `exporters.signatures`; None if it
+        does not matter.
       progress: told what is done.
       formats: the table of formats.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
@@ -126,9 +130,11 @@ def verify(
       CheckpointError, CheckpointLayoutError, ArchiveError: no checkpoint of the network.
       ArtifactError: a path is no artifact, and holds none.
       ImageError: the images cannot be read.
+      SigningError, MissingLibraryError: signatures cannot be checked.
       OSError: a directory cannot be read.
     """
     paths, skipped = find_artifacts(as_paths(artifacts), formats)
+    unsigned = signatures.problems(paths, signed_by) if signed_by else {}
     if isinstance(images, str | os.PathLike):
         progress(Step("read images"))
     parity_images = (
@@ -154,7 +160,9 @@ def verify(
         for number, path in enumerate(paths, start=1):
             name = f"[{number}/{len(paths)}] {_name(path)}"
             progress(Step(name))
-            found = _verify_one(path, opened, parity_images, formats)
+            found = _verify_one(
+                path, opened, parity_images, unsigned.get(path), formats
+            )
             progress(Step(name, found.result, passed=found.passed))
             done.append(found)
     return Verification(
@@ -180,6 +188,7 @@ def _verify_one(
     path: Path,
     reference: Reference,
     parity_images: ParityImages,
+    unsigned: str | None,
     formats: Mapping[str, Format],
 ) -> VerifiedArtifact:
     changed: list[str] = []
@@ -194,14 +203,17 @@ def _verify_one(
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
         if changed and path.exists():
             told += f" By its manifest, these files changed: {', '.join(changed)}."
+        if unsigned:
+            told += f" As to who signed it: {unsigned}."
         return VerifiedArtifact(path, error=told)
     except OSError as error:
         if error.errno is None:
             raise
         return VerifiedArtifact(path, error=f"{error.filename}: {error.strerror}")
+    problems = [unsigned] if unsigned else []
     if changed:
-        problem = f"not as its manifest says: {', '.join(changed)}"
-        report = dataclasses.replace(report, problems=(*report.problems, problem))
+        problems.append(f"not as its manifest says: {', '.join(changed)}")
+    report = dataclasses.replace(report, problems=(*report.problems, *problems))
     return VerifiedArtifact(path, report)
 
 

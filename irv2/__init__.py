@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
     from exporters.rebuilding import rebuild
+    from exporters.signatures import TrustedIdentity, TrustedKey
+    from exporters.signing import sign
     from exporters.stand_in import make_stand_in
     from exporters.tfhub.cache import install, uninstall
     from exporters.tfhub.packing import pack
@@ -35,6 +37,8 @@ _PLACES = {
     "ExportOptions": "exporters.build",
     "Note": "exporters.progress",
     "Step": "exporters.progress",
+    "TrustedIdentity": "exporters.signatures",
+    "TrustedKey": "exporters.signatures",
     "compare_features": "exporters.evaluation.comparing",
     "evaluate": "exporters.evaluation.evaluating",
     "export": "exporters.exporting",
@@ -47,6 +51,7 @@ _PLACES = {
     "open_checkpoint": "checkpoints.reader",
     "pack": "exporters.tfhub.packing",
     "rebuild": "exporters.rebuilding",
+    "sign": "exporters.signing",
     "uninstall": "exporters.tfhub.cache",
     "verify": "exporters.verification",
 }
@@ -55,6 +60,8 @@ __all__ = [
     "ExportOptions",
     "Note",
     "Step",
+    "TrustedIdentity",
+    "TrustedKey",
     "compare_features",
     "evaluate",
     "export",
@@ -67,6 +74,7 @@ __all__ = [
     "open_checkpoint",
     "pack",
     "rebuild",
+    "sign",
     "uninstall",
     "verify",
 ]

@@ -15,7 +15,16 @@ def test_every_name_is_there():
 
 
 def test_the_verbs_are_the_commands():
-    verbs = {"export", "fetch", "inspect", "install", "pack", "uninstall", "verify"}
+    verbs = {
+        "export",
+        "fetch",
+        "inspect",
+        "install",
+        "pack",
+        "sign",
+        "uninstall",
+        "verify",
+    }
     assert verbs < set(irv2.__all__)
 
 

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import json
+import os
 import re
 import sys
 import traceback
@@ -23,6 +24,7 @@ from exporters.command.console import Console
 if TYPE_CHECKING:
     from exporters.build import ExportOptions
     from exporters.exporting import ExportedArtifact
+    from exporters.signatures import Trust
     from exporters.verification import VerifiedArtifact
 
 EXIT_MISMATCH = 1
@@ -193,10 +195,43 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
             arguments.checkpoint,
             images=arguments.images,
             moving_averages=arguments.moving_averages,
+            signed_by=_trust(arguments),
             progress=progress,
         )
     show.verification(console, done, arguments.json)
     return _exit_code(done.artifacts)
+
+
+def _trust(arguments: argparse.Namespace) -> Trust | None:
+    """Whose signatures count, None if no signature is asked for."""
+    from exporters.signatures import TrustedIdentity, TrustedKey
+
+    key, identity = arguments.public_key, arguments.identity
+    provider = arguments.identity_provider
+    if bool(identity) != bool(provider):
+        arguments.parser.error("--identity and --identity-provider go together")
+    if (key is not None) + bool(identity) != arguments.signature:
+        arguments.parser.error(
+            "--signature takes --public-key, or --identity and --identity-provider"
+        )
+    if not arguments.signature:
+        return None
+    return TrustedKey(key) if key else TrustedIdentity(identity, provider)
+
+
+def _sign(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.signing import sign
+
+    with show.Steps(console) as progress:
+        signatures = sign(
+            arguments.artifacts,
+            arguments.private_key,
+            password=os.environ.get("IRV2_KEY_PASSWORD"),
+            progress=progress,
+        )
+    for signature in signatures:
+        console.result(str(signature))
+    return 0
 
 
 def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
@@ -369,6 +404,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         _add_inspect,
         _add_export,
         _add_verify,
+        _add_sign,
         _add_evaluate,
         _add_features,
         _add_compare_features,
@@ -521,6 +557,40 @@ def _add_verify(commands: Any) -> None:
     _add_moving_averages(added)
     _add_images(added)
     _add_json(added)
+    group = added.add_argument_group("signatures")
+    group.add_argument(
+        "--signature", action="store_true", help="each artifact has to be signed"
+    )
+    group.add_argument(
+        "--public-key", metavar="FILE", type=_path, help="by the owner of this key"
+    )
+    group.add_argument(
+        "--identity", metavar="NAME", help="by this identity, as me@example.org"
+    )
+    group.add_argument(
+        "--identity-provider", metavar="URL", help="as this provider vouches for"
+    )
+
+
+def _add_sign(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _sign,
+        "sign",
+        "Sign artifacts: their manifests, and so every file that these list.",
+        "artifacts --private-key key.pem",
+        "model.onnx",
+    )
+    added.add_argument(
+        "artifacts", type=_path, nargs="+", help="artifacts, or directories of them"
+    )
+    added.add_argument(
+        "--private-key",
+        metavar="FILE",
+        type=_path,
+        help="an elliptic curve's key, PEM, its password in IRV2_KEY_PASSWORD; "
+        "default: Sigstore asks who you are",
+    )
 
 
 def _add_evaluate(commands: Any) -> None:
@@ -901,6 +971,7 @@ def _told(error: BaseException) -> tuple[int, str]:
         EvaluationError,
         ExportError,
         MissingLibraryError,
+        SigningError,
         UnknownFormatError,
         is_out_of_memory,
     )
@@ -918,6 +989,7 @@ def _told(error: BaseException) -> tuple[int, str]:
             | ExportError()
             | MissingLibraryError()
             | ImageError()
+            | SigningError()
             | UnknownFormatError()
         ):
             return EXIT_BAD_INPUT, str(error)

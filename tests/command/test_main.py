@@ -1375,3 +1375,47 @@ def change_a_weight(prefix):
         shape_and_slices=[""] * len(values),
         tensors=list(values.values()),
     )
+
+
+# Signatures
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--signature"], "--signature takes --public-key, or"),
+        (["--public-key", "key.pub"], "--signature takes --public-key, or"),
+        (["--signature", "--identity", "me"], "go together"),
+        (
+            "--signature --public-key k --identity me --identity-provider x".split(),
+            "--signature takes --public-key, or",
+        ),
+    ],
+)
+def test_whose_signature(irv2, place, options, reason):
+    done = irv2(*VERIFY, "out", *options)
+    assert done.code == main.EXIT_USAGE
+    assert reason in done.err
+
+
+def test_sign_and_verify(irv2, place):
+    from cryptography.hazmat.primitives import serialization as forms
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem, spki = forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo
+    private = key.private_bytes(pem, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+    (place / "key.pem").write_bytes(private)
+    (place / "key.pub").write_bytes(key.public_key().public_bytes(pem, spki))
+    demand = [*VERIFY, "out", "--signature", "--public-key", "key.pub"]
+    irv2(*EXPORT)
+    unsigned = irv2(*demand)
+    assert unsigned.code == main.EXIT_MISMATCH
+    assert f"not signed: there is no {FEATURES}.sig" in unsigned.err
+    done = irv2("sign", "out", "--private-key", "key.pem")
+    assert done.code == 0
+    assert done.out.splitlines() == [f"out/{CLASSIFIER}.sig", f"out/{FEATURES}.sig"]
+    assert irv2(*demand).code == 0
+    refused = irv2("sign", "out", "--private-key", "key.pub")
+    assert refused.code == main.EXIT_BAD_INPUT
+    assert "key.pub cannot be used as a key: " in refused.err

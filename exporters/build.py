@@ -43,6 +43,8 @@ class ExportOptions:
       integer_type: "float32", "uint8" or "int8": type of input and output of the full
         int8 TFLite.
       signed_input: images in [-1, 1], as the published TFLite took them (TFLite).
+      keep_float: blocks of the network, as `exporters.network.layers.Network.blocks`
+        names them, that stay float32 where the others are int8.
 
     Raises:
       ExportError: the image size is one that the network or a comparison cannot take.
@@ -54,6 +56,7 @@ class ExportOptions:
     softmax: bool = False
     integer_type: str = "float32"
     signed_input: bool = False
+    keep_float: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         smallest, largest = MINIMUM_IMAGE_SIZE, MAXIMUM_IMAGE_SIZE
@@ -71,6 +74,17 @@ class ExportOptions:
         """Values of black and white in the images that a file takes."""
         return (-1.0, 1.0) if self.signed_input else (0.0, 1.0)
 
+    def recorded(self, names: Collection[str]) -> dict[str, Any]:
+        """Returns fields as an artifact's record has them.
+
+        Blocks in float are among them only if there are some: so the records of others
+        are what they were before there was the choice.
+        """
+        values = {name: getattr(self, name) for name in sorted(names)}
+        if not self.keep_float:
+            values.pop("keep_float", None)
+        return values
+
     def chosen(self, names: Collection[str]) -> list[str]:
         """Returns what is not the default among fields, in words for a file's name."""
         words = []
@@ -78,7 +92,9 @@ class ExportOptions:
             value = getattr(self, field.name)
             if field.name not in names or value == field.default:
                 continue
-            if field.name == "image_size":
+            if field.name == "keep_float":
+                words.append(f"{len(value)}-in-float")
+            elif field.name == "image_size":
                 words.append("x".join(map(str, dict.fromkeys(value or ["dynamic"]))))
             else:
                 words.append(value if isinstance(value, str) else field.name)
@@ -122,25 +138,25 @@ class Build:
         """The weights of all layers, by scope, folded for images of a range."""
         return self.once(_folded, input_range)
 
-    @functools.cached_property
+    def keeping_float(self, blocks: tuple[str, ...]) -> Build:
+        """Returns a build with other blocks in float, which shares what this one has.
+
+        What depends on blocks is kept by the precision that they give.
+        """
+        self.once(_statistics)
+        options = dataclasses.replace(self.options, keep_float=blocks)
+        changed = dataclasses.replace(self, options=options)
+        changed._kept.update(self._kept)
+        return changed
+
+    @property
     def statistics(self) -> Statistics:
         """What activations are like over the calibration images.
 
         Raises:
           ExportError: there are none, or not of the size that the options say.
         """
-        if self.calibration is None or not len(self.calibration.images):
-            raise ExportError(
-                "no calibration images: the ranges of activations are taken from them"
-            )
-        images = self.calibration.images
-        size = self.options.image_size
-        if size and images.shape[1:] != (*size, 3):
-            raise ExportError(
-                f"calibration images have the shape {list(images.shape)}; expected "
-                f"[count, {size[0]}, {size[1]}, 3]"
-            )
-        return calibration.measure(self.network, self.weights(), images)
+        return self.once(_statistics)
 
     def quantized(
         self, precision: Precision, input_range: tuple[float, float] = (0.0, 1.0)
@@ -158,6 +174,21 @@ class Build:
         if key not in self._kept:
             self._kept[key] = make(self, *arguments)
         return self._kept[key]
+
+
+def _statistics(build: Build) -> Statistics:
+    if build.calibration is None or not len(build.calibration.images):
+        raise ExportError(
+            "no calibration images: the ranges of activations are taken from them"
+        )
+    images = build.calibration.images
+    size = build.options.image_size
+    if size and images.shape[1:] != (*size, 3):
+        raise ExportError(
+            f"calibration images have the shape {list(images.shape)}; expected "
+            f"[count, {size[0]}, {size[1]}, 3]"
+        )
+    return calibration.measure(build.network, build.weights(), images)
 
 
 def _folded(

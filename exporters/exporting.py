@@ -17,14 +17,17 @@ from checkpoints.scratch import locked, scratch_beside
 from exporters import bom, cards, manifest, parity
 from exporters import calibration as calibrations
 from exporters import record as records
+from exporters.budget import Trial, WithBudget, check_blocks, choice, meet, unmet
 from exporters.build import Build, ExportOptions
 from exporters.errors import ArtifactError, ExportError
 from exporters.formats import Format, open_artifact, select, select_tasks
 from exporters.labels import labels_for, read_labels
+from exporters.network import layers
 from exporters.network.layers import NUM_CLASSES
 from exporters.network.tasks import Task
-from exporters.parity import ParityImages, ParityReport
+from exporters.parity import ParityImages, ParityReport, Tolerance
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
+from exporters.record import Record
 from exporters.reference import Reference
 from exporters.test_vectors import TestVectors
 
@@ -44,6 +47,7 @@ class ExportedArtifact:
       seconds: time to "write" it, and to "verify" it.
       report: the comparison with the checkpoint, None if there was none.
       error: why it could not be made, None if it could.
+      trials: of blocks to keep in float, where a budget was to be met.
     """
 
     path: Path
@@ -53,6 +57,7 @@ class ExportedArtifact:
     seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
     report: ParityReport | None = None
     error: str | None = None
+    trials: tuple[Trial, ...] = ()
 
     @property
     def is_kept(self) -> bool:
@@ -141,6 +146,7 @@ def export(
     labels: PathLike | None = None,
     moving_averages: str | None = None,
     verify: bool = True,
+    budget: Tolerance | None = None,
     force: bool = False,
     progress: Progress = silent,
     reference: Reference | None = None,
@@ -165,6 +171,8 @@ def export(
       moving_averages: "use" or "ignore" those of a training checkpoint; a checkpoint
         that has some needs to be told.
       verify: False skips the comparison.
+      budget: how far the task's own output of int8 formats may be off. As few blocks stay
+        in float as that takes; see `exporters.budget`.
       force: replace artifacts that are there already.
       progress: told what is done.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
@@ -186,6 +194,12 @@ def export(
     if formats is not None:
         _check_tasks(rows, chosen_tasks)
     notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
+    check_blocks(options.keep_float, layers.inception_resnet_v2(NUM_CLASSES))
+    if budget and not verify:
+        raise ExportError("a budget has no effect without a comparison")
+    if budget and not any(row.takes_budget for row in rows):
+        names = ", ".join(row.name for row in rows)
+        raise ExportError(f"a budget has no effect on {names}")
     if isinstance(images, str | os.PathLike) and not verify:
         raise ExportError("--images has no effect without a comparison")
     _check_directory(output)
@@ -225,7 +239,7 @@ def export(
     class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
     facts = checkpoint.is_stand_in, options, checkpoint.num_classes
     jobs = [
-        (row, task, output / row.artifact_name(task, *facts))
+        (row, task, output / row.artifact_name(task, *facts, has_budget=bool(budget)))
         for row in rows
         for task in chosen_tasks
         if task in row.tasks
@@ -267,7 +281,8 @@ def export(
             def at(state: str, name: str = name) -> None:
                 progress(Step(name, state))
 
-            one = _One(build, row, task, path, force, at)
+            own = budget if row.takes_budget else None
+            one = _One(build, row, task, path, force, at, own)
             made = one.export(opened if verify else None, parity_images)
             if verify or made.error:
                 progress(Step(name, made.result, passed=made.is_kept))
@@ -391,6 +406,7 @@ class _One:
     path: Path
     force: bool
     at: Callable[[str], None]
+    budget: Tolerance | None = None
 
     def export(
         self, reference: Reference | None, parity_images: ParityImages | None
@@ -417,11 +433,25 @@ class _One:
         parity_images: ParityImages | None,
     ) -> ExportedArtifact:
         build, row, task = self.build, self.row, self.task
-        names = sorted(row.options_of(task))
-        options = {name: getattr(build.options, name) for name in names}
-        record = records.make(row.name, task.name, build.checkpoint, options)
-        unfinished = scratch / self.path.name
         seconds: dict[str, float] = {}
+        if self.budget and reference and parity_images:
+            with _timed(seconds, "budget"):
+                trials = meet(
+                    build,
+                    row,
+                    task,
+                    self._record,
+                    self.budget,
+                    reference,
+                    parity_images,
+                    scratch,
+                    self.at,
+                )
+            build = build.keeping_float(choice(trials).keep_float)
+            result = dataclasses.replace(result, trials=tuple(trials))
+        row = row.with_options({"keep_float": build.options.keep_float})
+        record = self._record(build)
+        unfinished = scratch / self.path.name
         vectors = None
         with _timed(seconds, "write"):
             self.at("write")
@@ -430,6 +460,11 @@ class _One:
             with _timed(seconds, "verify"):
                 self.at("verify")
                 report, vectors = self._compare(unfinished, reference, parity_images)
+            if result.trials and not choice(result.trials).is_enough:
+                problem = unmet(result.trials)
+                report = dataclasses.replace(
+                    report, problems=(problem, *report.problems)
+                )
             result = dataclasses.replace(result, report=report, seconds=seconds)
             if not report.passed:
                 return result
@@ -452,11 +487,20 @@ class _One:
             ),
             compared_on=parity_images.description if parity_images else None,
             parity=result.report.as_dict() if result.report else None,
+            **(
+                {"budget": [trial.as_dict() for trial in result.trials]}
+                if result.trials
+                else {}
+            ),
         )
         size = files.size(unfinished)
         described["companions"] = self._write_companions(unfinished, described, vectors)
         self._place(unfinished, described, scratch)
         return dataclasses.replace(result, bytes=size, seconds=seconds)
+
+    def _record(self, build: Build) -> Record:
+        options = build.options.recorded(self.row.options_of(self.task))
+        return records.make(self.row.name, self.task.name, build.checkpoint, options)
 
     def _write_companions(
         self,
@@ -516,8 +560,13 @@ class _One:
         """Returns the comparison; and vectors for runtimes elsewhere, if there are some."""
         artifact, found = open_artifact(path, {self.row.name: self.row})
         with artifact:
+            tolerance = found.tolerance
+            if self.budget:
+                tolerance = WithBudget(
+                    self.budget.max_error, self.budget.min_cosine, tolerance
+                )
             report = parity.compare(
-                artifact, reference, parity_images, found.tolerance, found.precision
+                artifact, reference, parity_images, tolerance, found.precision
             )
         if artifact.task.name != self.task.name:
             problem = f"it is for {artifact.task.name}"

@@ -114,10 +114,23 @@ class Format:
         """Whether calibration images have a part in it."""
         return bool(self.precision and self.precision.activations != "float32")
 
+    @property
+    def takes_budget(self) -> bool:
+        """Whether parts of it may stay in float, as a budget demands."""
+        return "keep_float" in self.options
+
     def write(self, build: Build, task: Task, record: Record, path: Path) -> None:
         """Writes the artifact of a task at `path`."""
         module = importlib.import_module(self.container.module)
         module.write(build, self.variant, task, record, path)
+
+    def with_options(self, options: Mapping[str, Any]) -> Format:
+        """The row as options change it: in how much of it numbers are rounded."""
+        blocks = options.get("keep_float")
+        if not blocks or not self.precision:
+            return self
+        precision = dataclasses.replace(self.precision, float_blocks=tuple(blocks))
+        return dataclasses.replace(self, variant=precision)
 
     def handle(self, task_name: str) -> str | None:
         """The URL that TF Hub knew the artifact by."""
@@ -139,6 +152,8 @@ class Format:
         is_stand_in: bool,
         options: ExportOptions | None = None,
         num_classes: int | None = NUM_CLASSES,
+        *,
+        has_budget: bool = False,
     ) -> str:
         """File or directory name of an artifact.
 
@@ -150,6 +165,8 @@ class Format:
             words.insert(1, f"{num_classes}-classes")
         if options:
             words += options.chosen(self.options_of(task))
+        if has_budget and self.takes_budget:
+            words.append("budget")
         if is_stand_in:
             words.append("stand-in")
         return "-".join(words) + self.container.suffix
@@ -355,7 +372,7 @@ FORMATS = {
             Precision("int8", "int8", in_float=_STEM + _HEAD),
             "ONNX quantized (QDQ, per channel)",
             _QUANTIZED,
-            options=_ONNX_OPTIONS,
+            options=(*_ONNX_OPTIONS, "keep_float"),
         ),
         Format(
             "tflite-published",
@@ -397,7 +414,7 @@ FORMATS = {
             Precision("int8", "int8"),
             "TFLite quantized throughout",
             _QUANTIZED,
-            options=(*_TFLITE_OPTIONS, "integer_type"),
+            options=(*_TFLITE_OPTIONS, "integer_type", "keep_float"),
         ),
         Format(
             "keras",
@@ -501,4 +518,6 @@ def open_artifact(
             f"kind; there are: {', '.join(table)}. It was changed, or made by another "
             "version of irv2."
         )
-    return artifact, row
+    return artifact, row.with_options(
+        artifact.record.options if artifact.record else {}
+    )

@@ -383,11 +383,31 @@ def compare(
     )
 
 
+def compare_main(
+    artifact: OpenedArtifact,
+    reference: Reference,
+    parity_images: ParityImages,
+    tolerance: Tolerance,
+) -> OutputParity:
+    """Runs an artifact and its reference, and compares the task's own output alone."""
+    output = next(iter(artifact.outputs.values()))
+    figures = _Figures(output)
+    for batch in parity_images.batches(artifact.image_size):
+        expected = reference.outputs(batch, [output.value])[output.value]
+        figures.add(expected, artifact.predict(batch))
+    return figures.parity(tolerance)
+
+
 _ENDPOINTS = {
     "feature_vector": "PreLogitsFlatten",
     "logits": "Logits",
     "probabilities": "Predictions",
 }
+
+
+def is_main(output: Output) -> bool:
+    """Whether an output is what a task is for, and no endpoint beside it."""
+    return output.value in _ENDPOINTS
 
 
 def is_classes(output: Output) -> bool:

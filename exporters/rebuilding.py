@@ -235,8 +235,9 @@ def _options(record: Record) -> ExportOptions:
       ArtifactError: there are no such options.
     """
     given = dict(record.options)
-    if isinstance(size := given.get("image_size"), list):
-        given["image_size"] = tuple(size)
+    for name, value in given.items():
+        if isinstance(value, list):
+            given[name] = tuple(value)
     try:
         return ExportOptions(**given)
     except (TypeError, ExportError) as error:

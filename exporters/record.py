@@ -146,6 +146,9 @@ def of_facts(facts: Mapping[str, Any], source: str) -> Record:
     ]
     problems += [f"{name} is unknown" for name in sorted(found.keys() - _TYPES.keys())]
     if not problems:
+        kept = found["options"].get("keep_float", [])
+        if not isinstance(kept, list) or not all(isinstance(b, str) for b in kept):
+            problems.append(f"keep_float is {kept!r}, expected names of blocks")
         if found["task"] not in TASKS:
             problems.append(f"there is no task {found['task']!r}")
         if found["provenance"] not in {member.value for member in Provenance}:

@@ -20,9 +20,7 @@ PARITY = {
 
 
 def described(row, task="classification", **facts):
-    options = {
-        name: getattr(ExportOptions(), name) for name in row.options_of(TASKS[task])
-    }
+    options = ExportOptions().recorded(row.options_of(TASKS[task]))
     record = fake_format.record(task, row.name)
     return {
         **record.as_dict(),

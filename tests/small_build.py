@@ -71,7 +71,7 @@ def build(checkpoint: Checkpoint, options: ExportOptions = OPTIONS) -> Build:
 
 def write(build: Build, row: Format, task: Task, path: Path) -> Path:
     """Writes a file of a format, as exporting does."""
-    options = {name: getattr(build.options, name) for name in row.options}
+    options = build.options.recorded(row.options)
     record = records.make(row.name, task.name, build.checkpoint, options)
     row.write(build, task, record, path)
     return path

@@ -67,7 +67,7 @@ def test_the_same_bytes(artifacts):
 
 
 def test_by_a_manifest(artifacts):
-    (one, _) = sorted(artifacts.glob("*.json"))
+    (one, _) = sorted(artifacts.glob(f"*{manifest.SUFFIX}"))
     (item,) = again(one).artifacts
     assert item.passed and item.path == manifest.artifact_of(one)
 

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import json
+import math
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from exporters.command.console import Console
 if TYPE_CHECKING:
     from exporters.build import ExportOptions
     from exporters.exporting import ExportedArtifact
+    from exporters.parity import Tolerance
     from exporters.signatures import Trust
     from exporters.verification import VerifiedArtifact
 
@@ -149,6 +151,7 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
             labels=arguments.labels,
             moving_averages=arguments.moving_averages,
             verify=arguments.verify,
+            budget=_budget(arguments),
             force=arguments.force,
             progress=progress,
         )
@@ -163,7 +166,7 @@ def _rebuild(arguments: argparse.Namespace, console: Console) -> int:
 
     unheeded = [
         name
-        for name in ("formats", "tasks", "images", "force")
+        for name in ("formats", "tasks", "images", "force", "max_error", "min_cosine")
         if getattr(arguments, name)
     ]
     if unheeded or not arguments.verify or _options(arguments) != ExportOptions():
@@ -355,6 +358,18 @@ def _options(arguments: argparse.Namespace) -> ExportOptions:
         softmax=arguments.softmax,
         integer_type=arguments.integer_type,
         signed_input=arguments.signed_input,
+        keep_float=tuple(arguments.keep_float or ()),
+    )
+
+
+def _budget(arguments: argparse.Namespace) -> Tolerance | None:
+    from exporters.parity import Tolerance
+
+    error, cosine = arguments.max_error, arguments.min_cosine
+    if error is None and cosine is None:
+        return None
+    return Tolerance(
+        math.inf if error is None else error, -1 if cosine is None else cosine
     )
 
 
@@ -804,6 +819,24 @@ def _add_options(group: Any) -> None:
         help="input and output as uint8 or int8 (tflite-int8)",
     )
     group.add_argument(
+        "--keep-float",
+        metavar="BLOCK,...",
+        type=_names,
+        help="blocks that stay float32, as block8_9 (int8)",
+    )
+    group.add_argument(
+        "--max-error",
+        metavar="E",
+        type=_limit,
+        help="keep as few in float as this error takes (int8)",
+    )
+    group.add_argument(
+        "--min-cosine",
+        metavar="C",
+        type=_limit,
+        help="the same, for a cosine of at least this",
+    )
+    group.add_argument(
         "--calibration-images",
         metavar="DIR",
         type=_path,
@@ -929,6 +962,16 @@ def _md5(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{32}", text):
         raise argparse.ArgumentTypeError("expected 32 hexadecimal digits")
     return text
+
+
+def _limit(text: str) -> float:
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number in (0, 1]")
+    return limit
 
 
 def _image_size(text: str) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         LayerDifference,
     )
     from exporters.inspection import Inspection
+    from exporters.parity import OutputParity
     from exporters.progress import Note, Step
     from exporters.rebuilding import Rebuilding
     from exporters.tfhub.cache import Installed, Uninstalled
@@ -181,6 +183,9 @@ def export(console: consoles.Console, done: Export, as_json: bool) -> None:
             *_PARITY_COLUMNS,
         ]
         console.table(columns, [_exported(item) for item in done.artifacts])
+        for item in done.artifacts:
+            if item.trials:
+                _trials(console, item)
         rejected = len(done.artifacts) - len(kept)
         console.result(
             f"\n{counted(len(kept), 'artifact')} in {done.output}"
@@ -194,6 +199,32 @@ def export(console: consoles.Console, done: Export, as_json: bool) -> None:
             _differs(console, item.path, "and was not kept", item.failures)
         elif item.report and item.report.not_run:
             console.say(f"{item.path.name} was not run: {item.report.not_run}")
+
+
+def _trials(console: consoles.Console, item: ExportedArtifact) -> None:
+    """Prints what each choice of blocks bought, and cost."""
+    from exporters.budget import choice
+
+    columns = [
+        Column(f"{item.task} {item.format}"),
+        Column("error / limit", justify="right"),
+        Column("cosine / limit", justify="right"),
+        Column("ms per image", justify="right", optional=1),
+        Column("within budget"),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            f"{counted(len(trial.keep_float), 'block')} in float",
+            *_figures(trial.output),
+            f"{trial.milliseconds:.0f}",
+            "yes" if trial.is_enough else "no",
+        ]
+        for trial in item.trials
+    ]
+    console.table(columns, rows)
+    chosen = choice(item.trials)
+    if chosen.is_enough and chosen.keep_float:
+        console.result(f"In float: {', '.join(chosen.keep_float)}")
 
 
 def _exported(item: ExportedArtifact) -> list[Cell]:
@@ -279,9 +310,22 @@ def _verified(console: consoles.Console, done: Verification) -> None:
     console.result(f"\n{agreeing} of {total} agree with the checkpoint")
 
 
-def _parity(item: ExportedArtifact | VerifiedArtifact) -> list[Cell]:
+def _figures(output: OutputParity) -> tuple[str, str]:
+    """Error and cosine of an output, each beside its limit if it has one."""
     from exporters import parity
 
+    most, least = output.tolerance.max_error, output.tolerance.min_cosine
+    error, cosine = (
+        parity.figure(output.relative_error, most, 2),
+        parity.figure(output.cosine, least),
+    )
+    return (
+        f"{error} / {most:g}" if math.isfinite(most) else error,
+        f"{cosine} / {least:g}" if least > 0 else cosine,
+    )
+
+
+def _parity(item: ExportedArtifact | VerifiedArtifact) -> list[Cell]:
     report = item.report
     if report is None:
         failed = item.error is not None
@@ -289,9 +333,7 @@ def _parity(item: ExportedArtifact | VerifiedArtifact) -> list[Cell]:
     weights, main = report.weights, report.main
     error = cosine = top_1 = ""
     if main:
-        most, least = main.tolerance.max_error, main.tolerance.min_cosine
-        error = f"{parity.figure(main.relative_error, most, 2)} / {most:g}"
-        cosine = f"{parity.figure(main.cosine, least)} / {least:g}"
+        error, cosine = _figures(main)
         top_1 = "" if main.top_1 is None else f"{main.top_1:.0%}"
     return [
         error,

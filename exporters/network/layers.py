@@ -28,6 +28,8 @@ NUM_FEATURES = 1536
 _SCOPE = "InceptionResnetV2"
 _CLASSIFIER = f"{_SCOPE}/Logits/"
 _OPS = "InceptionResnetV2/InceptionResnetV2"
+_REPEATED = ("Repeat", "Repeat_1", "Repeat_2")
+"""Scopes of blocks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,6 +161,24 @@ class Network:
                     yield f"{layer.scope}/BatchNorm/{name}"
             else:
                 yield f"{layer.scope}/biases"
+
+    @property
+    def blocks(self) -> dict[str, tuple[str, ...]]:
+        """The parts that TF-Slim names, in order: a block's name -> its layers' names.
+
+        "block35_1" to "block35_10", "block17_1" to "block17_20", "block8_1" to "block8_9"
+        and "Block8" are residual; the others are "Mixed_5b" and the like, and
+        single layers.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for layer in self.layers:
+            scopes = layer.name.removeprefix(f"{_OPS}/").removeprefix(
+                f"{_SCOPE}/Logits/"
+            )
+            first, _, rest = scopes.partition("/")
+            block = rest.partition("/")[0] if first in _REPEATED else first
+            found[block] = (*found.get(block, ()), layer.name)
+        return found
 
     def up_to(self, endpoints: Collection[str]) -> Network:
         """Returns the part of the network that some endpoints need."""

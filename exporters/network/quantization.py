@@ -67,18 +67,34 @@ class Precision:
       weights: of kernels: "float32", "float16", "int8" by channel, or "uint8" by tensor.
       activations: of what layers compute: the same, "int8" by measured ranges.
       in_float: endpoints, by TF-Slim's names, whose layers stay float32 throughout.
+      float_blocks: blocks, as `Network.blocks` names them, that do so too; and with them
+        what reads nothing else and has no weights, as the probabilities of logits.
     """
 
     weights: Literal["float32", "float16", "int8", "uint8"] = "float32"
     activations: Literal["float32", "float16", "int8"] = "float32"
     in_float: tuple[str, ...] = ()
+    float_blocks: tuple[str, ...] = ()
 
     def float_layers(self, network: Network) -> frozenset[str]:
         """Names of the layers that stay float32."""
         if self.weights == "float32":
             return frozenset(layer.name for layer in network.layers)
-        endpoints = network.endpoints
-        return frozenset(endpoints[name] for name in self.in_float if name in endpoints)
+        endpoints, blocks = network.endpoints, network.blocks
+        found = {endpoints[name] for name in self.in_float if name in endpoints}
+        if self.float_blocks:
+            found.update(*(blocks.get(name, ()) for name in self.float_blocks))
+            weighted = {layer.name for layer in network.weighted}
+            alone = {
+                name
+                for names in blocks.values()
+                if weighted.isdisjoint(names)
+                for name in names
+            }
+            for layer in network.layers:
+                if layer.name in alone and found.issuperset(inputs_of(layer)):
+                    found.add(layer.name)
+        return frozenset(found)
 
     def quantized_activations(self, network: Network) -> frozenset[str]:
         """Names of the layers, or of the input, whose output is quantized.

@@ -1419,3 +1419,26 @@ def test_sign_and_verify(irv2, place):
     refused = irv2("sign", "out", "--private-key", "key.pub")
     assert refused.code == main.EXIT_BAD_INPUT
     assert "key.pub cannot be used as a key: " in refused.err
+
+
+# Budgets
+
+
+@pytest.mark.parametrize("option", ["--max-error", "--min-cosine"])
+@pytest.mark.parametrize("limit", ["0", "1.5", "nan", "-1", "little"])
+def test_a_budget_that_is_none(irv2, option, limit):
+    done = irv2(*EXPORT, f"{option}={limit}")
+    assert done.code == main.EXIT_USAGE
+    assert f"'{limit}': expected a number in (0, 1]" in done.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--max-error=0.1"], ["--min-cosine=0.9"], ["--keep-float=block8_9"]],
+)
+def test_a_budget_for_what_is_not_quantized(irv2, place, options):
+    before = tree(place)
+    done = irv2(*EXPORT, *options)
+    assert done.code == main.EXIT_BAD_INPUT
+    assert "has no effect on fake" in done.err
+    assert tree(place) == before

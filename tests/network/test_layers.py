@@ -261,3 +261,22 @@ def test_endpoints_are_tf_slims(graphs):
     # TF-Slim's dropout, which does nothing here, follows what is flattened.
     named["PreLogitsFlatten"] = NETWORK.endpoints["PreLogitsFlatten"]
     assert NETWORK.endpoints == named
+
+
+def test_blocks_are_called_as_users_know_them():
+    found = layers.inception_resnet_v2().blocks
+    weighted = {layer.name for layer in layers.inception_resnet_v2().weighted}
+    with_weights = [name for name, of in found.items() if weighted & set(of)]
+    assert with_weights == [
+        *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3"),
+        *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "Mixed_5b"),
+        *(f"block35_{number}" for number in range(1, 11)),
+        "Mixed_6a",
+        *(f"block17_{number}" for number in range(1, 21)),
+        "Mixed_7a",
+        *(f"block8_{number}" for number in range(1, 10)),
+        *("Block8", "Conv2d_7b_1x1", "Logits"),
+    ]
+    assert len(found["block17_1"]) == 7
+    names = [name for of in found.values() for name in of]
+    assert names == [layer.name for layer in layers.inception_resnet_v2().layers]

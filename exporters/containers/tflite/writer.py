@@ -17,6 +17,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporters import float16
 from exporters.containers.tflite.flatbuffer import ModelBuilder
+from exporters.errors import ExportError
 from exporters.network.folding import Weights
 from exporters.network.layers import (
     Add,
@@ -85,7 +86,9 @@ def write(
     if precision.weights == "int8":
         network = _without_matrices(network, in_float)
     if quantized:
-        writer = _Int8Writer(network, weights, image_size, quantized, outer_type)
+        writer = _Int8Writer(
+            network, weights, image_size, quantized, in_float, outer_type
+        )
     elif precision.weights == "int8":
         writer = _DynamicInt8Writer(network, weights, image_size, in_float)
     elif precision.weights == "float16":
@@ -207,7 +210,7 @@ class _Writer:
         constants: Sequence[int] = (),
         **options: Any,
     ) -> None:
-        tensors = [*(self.indices[name] for name in inputs), *constants]
+        tensors = [*map(self.operand, inputs), *constants]
         self.builder.add_operator(
             operator,
             version or self.version,
@@ -215,6 +218,10 @@ class _Writer:
             self.add_activation(output),
             **options,
         )
+
+    def operand(self, name: str) -> int:
+        """Returns the tensor of an activation that was added."""
+        return self.indices[name]
 
     def add_activation(self, name: str) -> int:
         """Adds the tensor of an activation."""
@@ -275,6 +282,8 @@ class _DynamicInt8Writer(_Writer):
 
 
 class _Int8Writer(_Writer):
+    """In integers, but for some layers; `indices` are of the integers."""
+
     version = _INT8_VERSION
 
     def __init__(
@@ -283,15 +292,29 @@ class _Int8Writer(_Writer):
         weights: Mapping[str, Weights],
         image_size: tuple[int, int],
         quantized: QuantizedNetwork,
+        in_float: Collection[str],
         outer_type: str,
     ):
         super().__init__(network, weights, image_size)
         self.quantized = quantized
         self.quantizations = dict(quantized.activations)
         for layer in network.layers:
-            if isinstance(layer, Flatten):  # It changes no number.
+            if isinstance(layer, Flatten) and layer.name in self.quantizations:
+                # It changes no number.
                 self.quantizations[layer.input] = self.quantizations[layer.name]
+        self.in_float = in_float
         self.outer_type = np.dtype(outer_type)
+        self._floats: dict[str, int] = {}
+        self._float_layers = _FloatLayers(self, image_size)
+
+    def add_layer(self, layer: Layer) -> None:
+        if layer.name not in self.in_float:
+            super().add_layer(layer)
+            return
+        self._float_layers.add_layer(layer)
+        if layer.name in self.quantizations:
+            operands = [self._floats[layer.name]], self.add_activation(layer.name)
+            self.builder.add_operator("QUANTIZE", _FLOAT32_VERSION, *operands)
 
     def add_activation(self, name: str) -> int:
         index = self.builder.add_activation(
@@ -300,23 +323,54 @@ class _Int8Writer(_Writer):
         self.indices[name] = index
         return index
 
+    def as_float(self, name: str) -> int:
+        """Returns the tensor of an activation in float32, added if need be."""
+        if name not in self._floats:
+            operands = [self.indices[name]], self.add_float_activation(name)
+            self.builder.add_operator("DEQUANTIZE", _INT8_VERSION, *operands)
+        return self._floats[name]
+
+    def add_float_activation(self, name: str) -> int:
+        """Adds the tensor of an activation in float32."""
+        own = f"{name}/float32" if name in self.quantizations else name
+        index = self.builder.add_activation(own, self.shapes[name], np.float32)
+        self._floats[name] = index
+        return index
+
     def add_input(self) -> int:
+        images = self.network.input
+        if images not in self.quantizations:
+            self._check_outer_type(INPUT)
         if self.outer_type == np.int8:
             return super().add_input()
-        outer = self.add_outer(INPUT, self.network.input)
+        outer = self.add_outer(INPUT, images)
         is_float = self.outer_type == np.float32
+        if is_float:
+            self._floats[images] = outer
+        if images not in self.quantizations:
+            return outer
         version = _FLOAT32_VERSION if is_float else _INT8_VERSION
         self.builder.add_operator("QUANTIZE", version, [outer], super().add_input())
         return outer
 
     def add_output(self, name: str, layer: str) -> int:
+        if layer not in self.quantizations:
+            self._check_outer_type(name)
+            return self._floats[layer]
         inner = self.indices[layer]
-        if layer not in self.quantizations or self.outer_type == np.int8:
+        if self.outer_type == np.int8:
             return inner
         outer = self.add_outer(name, layer)
         operator = "DEQUANTIZE" if self.outer_type == np.float32 else "QUANTIZE"
         self.builder.add_operator(operator, _INT8_VERSION, [inner], outer)
         return outer
+
+    def _check_outer_type(self, name: str) -> None:
+        if self.outer_type != np.float32:
+            raise ExportError(
+                f"{name} stays in float32, which was asked for, and cannot be "
+                f"{self.outer_type} as well"
+            )
 
     def add_outer(self, name: str, activation: str) -> int:
         """Adds the tensor that stands for an activation outside of the model."""
@@ -334,7 +388,7 @@ class _Int8Writer(_Writer):
         # In float32: as int8, probabilities would be multiples of 1/256.
         logits = self.add_output(f"{layer.name}/logits", layer.input)
         del self.quantizations[layer.name]
-        output = super().add_activation(layer.name)
+        output = self.add_float_activation(layer.name)
         self.builder.add_operator(
             "SOFTMAX", _FLOAT32_VERSION, [logits], output, beta=1.0
         )
@@ -349,6 +403,21 @@ class _Int8Writer(_Writer):
             ),
             _INT8_WEIGHTS_VERSION,
         )
+
+
+class _FloatLayers(_Writer):
+    """Adds those layers to a model in integers that stay in float32."""
+
+    def __init__(self, model: _Int8Writer, image_size: tuple[int, int]):
+        super().__init__(model.network, model.weights, image_size)
+        self.builder = model.builder
+        self._model = model
+
+    def operand(self, name: str) -> int:
+        return self._model.as_float(name)
+
+    def add_activation(self, name: str) -> int:
+        return self._model.add_float_activation(name)
 
 
 def _without_matrices(network: Network, in_float: Collection[str]) -> Network:

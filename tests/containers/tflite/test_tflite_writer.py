@@ -116,6 +116,48 @@ def test_less_precision_stays_close(precision, error):
     assert not np.array_equal(found, expected)
 
 
+def _subsets_of_blocks():
+    """One block in float, all but one, and all."""
+    names = list(BLOCK.blocks)
+    yield from ((name,) for name in names)
+    yield from (tuple(n for n in names if n != name) for name in names)
+    yield tuple(names)
+
+
+@pytest.mark.parametrize("blocks", list(_subsets_of_blocks()))
+@pytest.mark.parametrize("output", ["Logits", "out"])
+def test_blocks_in_float_among_integers(blocks, output):
+    precision = Precision("int8", "int8", float_blocks=blocks)
+    images = small_networks.images(4, seed=1)
+    content = _write(BLOCK, precision, [output])
+    found = _run(content, images)[output]
+    expected = _expected(BLOCK, images)[output]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=0.05 * np.abs(expected).max())
+    network = BLOCK.up_to([output])
+    tensors, in_float = _tensors(content), precision.float_layers(network)
+    for layer in network.weighted:
+        kernel = tensors[f"{layer.scope}/weights"]
+        is_float = kernel.type == schema.TensorType.FLOAT32
+        assert is_float == (layer.name in in_float), layer.name
+    if set(blocks) == set(BLOCK.blocks):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+        assert not _operators(content).keys() & {"QUANTIZE", "DEQUANTIZE"}
+
+
+def test_nothing_is_converted_twice():
+    """The branch that stays in float reads integers once, whoever reads them too."""
+    precision = Precision("int8", "int8", float_blocks=("left", "average"))
+    operators = _operators(_write(BLOCK, precision, ["Logits"]))
+    assert operators["QUANTIZE"] <= 3 and operators["DEQUANTIZE"] <= 3
+
+
+def test_integers_cannot_come_out_of_what_stays_in_float():
+    precision = Precision("int8", "int8", float_blocks=tuple(BLOCK.blocks))
+    with pytest.raises(ExportError, match="stays in float32"):
+        _write(BLOCK, precision, outer_type="int8")
+
+
 @pytest.mark.parametrize(
     "precision, kernel, bias",
     [

@@ -23,6 +23,14 @@ class UnknownFormatError(Exception):
     """A format or task name that is not in the table."""
 
 
+class StorageError(Exception):
+    """A file system, not this machine's, that cannot be reached or refuses."""
+
+
+class PipelineError(Exception):
+    """A pipeline of Apache Beam that its runner could not finish."""
+
+
 class MissingLibraryError(Exception):
     """A library that an artifact would be run with, and that cannot be imported."""
 

@@ -70,6 +70,8 @@ _ENVIRONMENT_TROUBLES = {
     errno.ETXTBSY,
 }
 """What a file system says when it is not our fault."""
+_ALSO_BEAMS = {"--labels"}
+"""Options of ours that a runner of Beam's, Dataflow's, has as well."""
 
 
 def main() -> NoReturn:
@@ -252,6 +254,7 @@ def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
             batch_size=arguments.batch_size,
             state=arguments.state,
             moving_averages=arguments.moving_averages,
+            beam=_pipeline_options(arguments),
             progress=progress,
         )
     evaluation.show(console, done, arguments.json)
@@ -273,10 +276,22 @@ def _features(arguments: argparse.Namespace, console: Console) -> int:
             batch_size=arguments.batch_size,
             part_size=arguments.part_size,
             moving_averages=arguments.moving_averages,
+            beam=_pipeline_options(arguments),
             progress=progress,
         )
     evaluation.features(console, done, arguments.json)
     return 0
+
+
+def _pipeline_options(arguments: argparse.Namespace) -> list[str] | None:
+    """Returns what is behind --beam; what would be irv2's own is refused there."""
+    options: list[str] | None = arguments.beam
+    own = set(re.findall(r"--[\w-]+", arguments.parser.format_usage()))
+    for option in options or []:
+        name = option.partition("=")[0]
+        if name in own - _ALSO_BEAMS:
+            arguments.parser.error(f"{name} has to be before --beam")
+    return options
 
 
 def _compare_features(arguments: argparse.Namespace, console: Console) -> int:
@@ -617,6 +632,8 @@ def _add_evaluate(commands: Any) -> None:
         "artifacts --images imagenet/validation",
         "model.onnx --checkpoint CHECKPOINT --images photos \\\n"
         "      --ground-truth labels.txt --state evaluation.state",
+        "model.onnx --images gs://bucket/photos --state gs://bucket/state \\\n"
+        "      --beam --runner=DataflowRunner --project=PROJECT",
     )
     added.add_argument(
         "artifacts", type=_path, nargs="*", help="artifacts, or directories of them"
@@ -624,14 +641,14 @@ def _add_evaluate(commands: Any) -> None:
     added.add_argument(
         "--images",
         metavar="PATH",
-        type=_path,
+        type=_place,
         required=True,
         help="directory of a folder per class, or TFRecords",
     )
     added.add_argument(
         "--ground-truth",
         metavar="FILE",
-        type=_path,
+        type=_place,
         help="labels of the images of a directory",
     )
     _add_checkpoint(added, required=False)
@@ -652,10 +669,11 @@ def _add_evaluate(commands: Any) -> None:
     added.add_argument(
         "--state",
         metavar="FILE",
-        type=_path,
+        type=_place,
         help="keep how far it is here, and go on from there",
     )
     _add_json(added)
+    _add_beam(added)
 
 
 def _add_features(commands: Any) -> None:
@@ -667,6 +685,8 @@ def _add_features(commands: Any) -> None:
         "model.onnx --images photos --output features",
         "--checkpoint CHECKPOINT --images photos --output features \\\n"
         "      --endpoint Mixed_7a --kind parquet",
+        "model.onnx --images s3://bucket/photos --output s3://bucket/features \\\n"
+        "      --beam --runner=FlinkRunner --flink_master=HOST:8081",
     )
     added.add_argument(
         "artifact", type=_path, nargs="?", help="instead of a checkpoint"
@@ -674,11 +694,17 @@ def _add_features(commands: Any) -> None:
     added.add_argument(
         "--images",
         metavar="PATH",
-        type=_path,
+        type=_place,
         required=True,
         help="directory of images, or TFRecords",
     )
-    _add_output(added, "DIR", "directory to write to, or to add to")
+    added.add_argument(
+        "--output",
+        metavar="DIR",
+        type=_place,
+        required=True,
+        help="directory to write to, or to add to",
+    )
     _add_checkpoint(added, required=False)
     _add_moving_averages(added)
     added.add_argument(
@@ -701,6 +727,7 @@ def _add_features(commands: Any) -> None:
     )
     _add_running(added)
     _add_json(added)
+    _add_beam(added)
 
 
 def _add_compare_features(commands: Any) -> None:
@@ -874,6 +901,15 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_beam(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--beam",
+        metavar="OPTION",
+        nargs=argparse.REMAINDER,
+        help="last: run on Apache Beam, with its own options",
+    )
+
+
 def _add_checkpoint(
     parser: argparse.ArgumentParser,
     help: str = "checkpoint, archive, v1 to v5, Keras's or timm's",
@@ -951,6 +987,12 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def _place(text: str) -> Path | str:
+    """A path, or a URL that Apache Beam may know."""
+    is_url = re.match(r"[a-zA-Z][\w+.-]*://", text) and not re.match("https?:", text)
+    return text if is_url else _path(text)
+
+
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -1014,7 +1056,9 @@ def _told(error: BaseException) -> tuple[int, str]:
         EvaluationError,
         ExportError,
         MissingLibraryError,
+        PipelineError,
         SigningError,
+        StorageError,
         UnknownFormatError,
         is_out_of_memory,
     )
@@ -1032,7 +1076,9 @@ def _told(error: BaseException) -> tuple[int, str]:
             | ExportError()
             | MissingLibraryError()
             | ImageError()
+            | PipelineError()
             | SigningError()
+            | StorageError()
             | UnknownFormatError()
         ):
             return EXIT_BAD_INPUT, str(error)

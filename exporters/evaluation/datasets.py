@@ -12,14 +12,14 @@ Only names and labels are read here. Whatever cannot be used is named, with the 
 from __future__ import annotations
 
 import dataclasses
-import mmap
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from exporters import images as image_files
 from exporters.errors import EvaluationError
 from exporters.evaluation import tfrecords
+from exporters.evaluation.locations import Location, RemotePath
 from exporters.evaluation.tfrecords import Place, RecordError
 from exporters.images import ImageError
 
@@ -49,16 +49,17 @@ class Example:
 
     name: str
     label: Label | None
-    source: Path | Place
+    source: Location | Place
 
     def content(self) -> bytes:
         """Returns the file of the image, as it is encoded.
 
         Raises:
           ImageError: it cannot be read.
+          StorageError: another file system cannot be reached.
         """
         try:
-            if isinstance(self.source, Path):
+            if not isinstance(self.source, Place):
                 return self.source.read_bytes()
             features = tfrecords.parse_example(self.source.read())
             encoded = _encoded(features)
@@ -86,15 +87,58 @@ class Dataset:
       problems: what else was found, and cannot be used -> why.
     """
 
-    path: Path
+    path: Location
     layout: str
     examples: Sequence[Example]
     empty: tuple[str, ...] = ()
     problems: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """What a TFRecord file holds.
+
+    Attributes:
+      rows: of each record, its name and its label, where it has some, and its place.
+      problem: why there are no more, None if the file is whole.
+    """
+
+    rows: Sequence[tuple[str | None, Label | None, Place]]
+    problem: str | None = None
+
+
+Scan = Callable[[Sequence[Location]], Iterable[Records]]
+"""Looks into TFRecord files."""
+
+
+def scan(files: Iterable[Location]) -> Iterator[Records]:
+    """Looks into TFRecord files, one after the other; damage is a result.
+
+    Raises:
+      OSError, StorageError: one cannot be read.
+    """
+    for file in files:
+        rows: list[tuple[str | None, Label | None, Place]] = []
+        problem = None
+        try:
+            for place, content in tfrecords.scan(file):
+                try:
+                    name, label = _name_and_label(content)
+                except RecordError:
+                    # Told when the image is read, and counted as one that cannot be.
+                    name, label = None, None
+                rows.append((name, label, place))
+        except RecordError as error:
+            problem = f"{error}; {len(rows)} records before it are read"
+        yield Records(rows, problem)
+
+
 def open_dataset(
-    path: Path, ground_truth: Path | None = None, *, needs_labels: bool = True
+    path: Location,
+    ground_truth: Location | None = None,
+    *,
+    needs_labels: bool = True,
+    scan: Scan = scan,
 ) -> Dataset:
     """Finds the images at a path, and their labels.
 
@@ -104,19 +148,20 @@ def open_dataset(
         names, or "name label" in each line, with a space, tab or comma between.
       needs_labels: whether images without labels are of no use. If they are, images in
         subdirectories are found as well, and have none.
+      scan: looks into TFRecord files.
 
     Raises:
       EvaluationError: there are no images, or they have no labels.
-      OSError: the files cannot be read.
+      OSError, StorageError: the files cannot be read.
     """
     if not path.exists():
         raise EvaluationError(f"{path} does not exist. Expected {_LAYOUTS}.")
     if path.is_file():
         if not tfrecords.is_one(path):
             raise EvaluationError(f"{path} is no TFRecord file. Expected {_LAYOUTS}.")
-        found = _tfrecords(path, [path])
+        found = _tfrecords(path, [path], scan)
     else:
-        found = _directory(path, ground_truth, needs_labels)
+        found = _directory(path, ground_truth, needs_labels, scan)
     if not found.examples:
         told = [f"{name} ({why})" for name, why in found.problems.items()]
         raise EvaluationError(
@@ -136,8 +181,10 @@ _FLAT = "a directory of images"
 _TFRECORDS = "TFRecord files"
 
 
-def _directory(path: Path, ground_truth: Path | None, needs_labels: bool) -> Dataset:
-    children = sorted(child for child in path.iterdir() if child.name[0] != ".")
+def _directory(
+    path: Location, ground_truth: Location | None, needs_labels: bool, scan: Scan
+) -> Dataset:
+    children = _sorted(child for child in path.iterdir() if child.name[0] != ".")
     folders = [child for child in children if child.is_dir()]
     images = [child for child in children if _is_image(child)]
     others = [child for child in children if child not in {*folders, *images}]
@@ -148,7 +195,7 @@ def _directory(path: Path, ground_truth: Path | None, needs_labels: bool) -> Dat
         if child not in records
     }
     if records and not images:
-        found = _tfrecords(path, records)
+        found = _tfrecords(path, records, scan)
         problems |= {folder.name: "a directory beside records" for folder in folders}
     elif not needs_labels:
         found, problems = _any_images(path), {}
@@ -170,11 +217,15 @@ def _directory(path: Path, ground_truth: Path | None, needs_labels: bool) -> Dat
     return dataclasses.replace(found, problems=found.problems | problems)
 
 
-def _is_image(path: Path) -> bool:
+def _sorted(paths: Iterable[Location]) -> list[Location]:
+    return sorted(paths, key=lambda path: path.parts)
+
+
+def _is_image(path: Location) -> bool:
     return path.suffix.lower() in image_files.SUFFIXES and not path.is_dir()
 
 
-def _class_folders(path: Path, folders: Iterable[Path]) -> Dataset:
+def _class_folders(path: Location, folders: Iterable[Location]) -> Dataset:
     examples: list[Example] = []
     empty: list[str] = []
     problems: dict[str, str] = {}
@@ -186,18 +237,18 @@ def _class_folders(path: Path, folders: Iterable[Path]) -> Dataset:
     return Dataset(path, _CLASS_FOLDERS, examples, tuple(empty), problems)
 
 
-def _any_images(path: Path) -> Dataset:
+def _any_images(path: Location) -> Dataset:
     problems: dict[str, str] = {}
     examples = list(_below(path, path, None, problems))
     return Dataset(path, _FLAT, examples, problems=problems)
 
 
 def _below(
-    folder: Path, path: Path, label: str | None, problems: dict[str, str]
+    folder: Location, path: Location, label: str | None, problems: dict[str, str]
 ) -> Iterator[Example]:
     """Yields the images in a folder and in those in it; notes what else is there."""
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(path).as_posix()
+    for file in _sorted(folder.rglob("*")):
+        name = _name_below(path, file)
         if file.is_dir() or file.name.startswith("."):
             continue
         if _is_image(file):
@@ -206,7 +257,15 @@ def _below(
             problems[name] = "not called like an image"
 
 
-def _with_ground_truth(path: Path, images: list[Path], file: Path) -> Dataset:
+def _name_below(folder: Location, file: Location) -> str:
+    if isinstance(file, RemotePath):
+        return file.url.removeprefix(f"{folder}/")
+    return file.relative_to(str(folder)).as_posix()
+
+
+def _with_ground_truth(
+    path: Location, images: Sequence[Location], file: Location
+) -> Dataset:
     """Reads labels of a file, one a line, or names and labels."""
     lines = _lines(file)
     rows = [re.split(r"[,\s]+", line, maxsplit=1) for line in lines]
@@ -229,7 +288,7 @@ def _with_ground_truth(path: Path, images: list[Path], file: Path) -> Dataset:
         )
     if rows[0][0].lower() in _HEADERS:
         rows = rows[1:]
-    labels = {Path(name).name: label for name, label in rows}
+    labels = {PurePosixPath(name).name: label for name, label in rows}
     examples, problems = [], {}
     for image in images:
         label = labels.pop(image.name, None) or labels.pop(image.stem, None)
@@ -247,7 +306,7 @@ def _first_word(label: str) -> Label:
     return synset[0] if synset else _label(label)
 
 
-def _lines(file: Path) -> list[str]:
+def _lines(file: Location) -> list[str]:
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -260,7 +319,7 @@ def _lines(file: Path) -> list[str]:
     return lines
 
 
-def _refuse_devkit(file: Path, lines: Sequence[str]) -> None:
+def _refuse_devkit(file: Location, lines: Sequence[str]) -> None:
     if lines[: len(_DEVKIT)] == [str(number) for number in _DEVKIT]:
         raise EvaluationError(
             f"{file} is that of ImageNet's devkit, which numbers the classes in an order "
@@ -274,27 +333,15 @@ def _label(text: str) -> Label:
     return int(text) if re.fullmatch(r"-?\d{1,9}", text) else text
 
 
-def _tfrecords(path: Path, files: Iterable[Path]) -> Dataset:
+def _tfrecords(path: Location, files: Sequence[Location], scan: Scan) -> Dataset:
     rows: list[tuple[str, str | None, Label | None, Place]] = []
     problems = {}
-    for file in files:
-        number = 0
-        try:
-            with file.open("rb") as stream:
-                content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-            view = memoryview(content)
-            for place in tfrecords.places(file):
-                position = f"{file.name}#{number}"
-                number += 1
-                try:
-                    part = view[place.start : place.start + place.size]
-                    name, label = _name_and_label(part)
-                except RecordError:
-                    # Told when the image is read, and counted as one that cannot be.
-                    name, label = None, None
-                rows.append((position, name, label, place))
-        except RecordError as error:
-            problems[file.name] = f"{error}; {number} records before it are read"
+    for file, found in zip(files, scan(files)):
+        rows += [
+            (f"{file.name}#{number}", *row) for number, row in enumerate(found.rows)
+        ]
+        if found.problem:
+            problems[file.name] = found.problem
     names = [name for _, name, _, _ in rows]
     are_names = None not in names and len(set(names)) == len(names)
     examples = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import itertools
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,12 +15,14 @@ import numpy as np
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, Provenance, open_checkpoint
 from exporters.errors import EvaluationError
-from exporters.evaluation import batches, classes, datasets, models
+from exporters.evaluation import classes, datasets, models, sharding
 from exporters.evaluation import state as states
 from exporters.evaluation.batches import Size
 from exporters.evaluation.classes import Labelling
 from exporters.evaluation.datasets import Dataset
+from exporters.evaluation.locations import Location, local, location
 from exporters.evaluation.models import Model
+from exporters.evaluation.running import Run
 from exporters.evaluation.state import NO_NUMBERS, State
 from exporters.formats import FORMATS, Format
 from exporters.labels import labels_for, read_labels
@@ -36,7 +37,6 @@ PUBLISHED = 0.804, 0.953
 https://github.com/tensorflow/models/tree/master/research/slim#pre-trained-models."""
 _PUBLISHED_COUNT, _PUBLISHED_CLASSES = 50_000, 1000
 
-_SECONDS_BETWEEN_STATES = 10
 _MOST_CONFUSIONS = 20
 
 
@@ -146,7 +146,7 @@ class Evaluation:
     """What came of an evaluation.
 
     Attributes:
-      images: where the images are.
+      images: where the images are, on this machine or by a URL.
       layout: in which form, in words.
       found: number of images there.
       count: of these, how many artifacts were judged on.
@@ -164,7 +164,7 @@ class Evaluation:
       seconds: that this run took, without what an earlier one did.
     """
 
-    images: Path
+    images: Location
     layout: str
     found: int
     count: int
@@ -202,6 +202,7 @@ def evaluate(
     batch_size: int = 8,
     state: PathLike | None = None,
     moving_averages: str | None = None,
+    beam: Sequence[str] | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
@@ -223,8 +224,12 @@ def evaluate(
         the labels where they leave one possibility.
       image_size: (height, width) for what takes any size, by default 299 x 299.
       batch_size: number of images that are run together.
-      state: a file that keeps how far it is; it goes on from there.
+      state: a file that keeps how far it is; it goes on from there. On Apache Beam, a
+        directory, which has to be named.
       moving_averages: "use" or "ignore" those of a training checkpoint.
+      beam: runs on Apache Beam, by a pipeline with these options, such as
+        ["--runner=FlinkRunner", "--flink_master=..."]. Then images, ground truth and
+        state may be URLs of any file system that Beam reads; workers have to reach them.
       progress: told what is done.
       formats: the table of formats.
       reference: the checkpoint's network, by default TF-Slim's.
@@ -237,7 +242,9 @@ def evaluate(
         a label is; or `state` is that of another evaluation.
       CheckpointError, CheckpointLayoutError, ArchiveError: no checkpoint of the network.
       ArtifactError: a path is no artifact, and holds none.
-      OSError: files cannot be read or written.
+      MissingLibraryError: Apache Beam is not there.
+      PipelineError: a pipeline ended early.
+      OSError, StorageError: files cannot be read or written.
     """
     models.check_image_size(image_size)
     if batch_size < 1:
@@ -248,9 +255,24 @@ def evaluate(
     paths, skipped = find_artifacts(given, formats)
     passed_over = {str(path): why for path, why in skipped.items()}
     names = read_labels(Path(labels)) if labels else models.labels_of(paths)
-    progress(Step(f"look into {images}"))
+    place: Location
+    truth: Location | None
+    launcher = None
+    if beam is None:
+        place = local(images, "--images")
+        truth = local(ground_truth, "--ground-truth") if ground_truth else None
+        state = local(state, "--state") if state else None
+    else:
+        if state is None:
+            raise EvaluationError(
+                "On Apache Beam, --state has to name a directory that all workers reach."
+            )
+        launcher = sharding.launcher(location(state), beam, progress)
+        place = location(images)
+        truth = location(ground_truth) if ground_truth else None
+    progress(Step(f"look into {place}"))
     dataset = datasets.open_dataset(
-        Path(images), Path(ground_truth) if ground_truth else None
+        place, truth, scan=launcher.scan if launcher else datasets.scan
     )
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         progress(Step(f"read {checkpoint}"))
@@ -297,9 +319,16 @@ def evaluate(
             empty=dataset.empty,
         )
         progress(Note(labelling.how))
-        run = _Run(dataset, labelling, opened, batch_size, progress)
+        run = Run(dataset.examples, labelling.classes, opened, batch_size, progress)
         start = time.monotonic()
-        found = run.resume(Path(state) if state else None)
+        if launcher is None:
+            found = run.resume(Path(state) if state else None)
+        else:
+            shipment = launcher.ship(
+                opened, checkpoint, formats, CLASSIFICATION, image_size
+            )
+            stack.close()  # Workers have models of their own.
+            found = launcher.evaluate(run, shipment)
         seconds = time.monotonic() - start
     shown = class_names or [str(number) for number in range(num_classes)]
     return _result(
@@ -322,132 +351,6 @@ def _with_one_classifier(
                 f"{first.num_classes}. Evaluate them apart."
             )
     return kept
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """The pass over the images."""
-
-    dataset: Dataset
-    labelling: Labelling
-    models: Sequence[Model]
-    batch_size: int
-    progress: Progress
-
-    def resume(self, path: Path | None) -> State:
-        """Goes on from where the state in a file is, to the end."""
-        examples = self.dataset.examples
-        shape = len(self.models), len(examples)
-        fingerprint = self._fingerprint()
-        if path is None:
-            empty = np.full((*shape, states.MOST), states.NOT_RUN, np.int32)
-            state = State(fingerprint, empty)
-        else:
-            state = states.load(path, fingerprint, *shape)
-            if state.finished:
-                self.progress(
-                    Note(
-                        f"{state.finished} of {len(examples)} images were done before."
-                    )
-                )
-        if state.finished == len(examples):
-            return state
-        try:
-            self._run(state, path)
-        finally:
-            if path:
-                state.save(path)
-        return state
-
-    def _fingerprint(self) -> str:
-        examples = self.dataset.examples
-        return states.fingerprint(
-            itertools.chain(
-                ((model.digest, model.image_size) for model in self.models),
-                (
-                    (x.name, int(number), _size(x))
-                    for x, number in zip(examples, self.labelling.classes)
-                ),
-            )
-        )
-
-    def _run(self, state: State, path: Path | None) -> None:
-        count = len(self.dataset.examples)
-        positions = [
-            position
-            for position in range(state.finished, count)
-            if self.labelling.classes[position] >= 0
-        ]
-        sizes = {model.image_size for model in self.models}
-        last_saved = time.monotonic()
-        for batch in batches.read(
-            self.dataset.examples, positions, sizes, self.batch_size
-        ):
-            found = [
-                self._top(number, model, batch.images, state.errors)
-                if batch.positions
-                else None
-                for number, model in enumerate(self.models)
-            ]
-            # From here on the state is changed; before, an interruption leaves it.
-            for number, top in enumerate(found):
-                if top is not None:
-                    state.top[number, batch.positions] = top
-            state.problems.update(batch.problems)
-            state.finished = batch.end
-            self.progress(
-                Step("evaluate", done=state.finished, total=count, unit="images")
-            )
-            if path and time.monotonic() > last_saved + _SECONDS_BETWEEN_STATES:
-                state.save(path)
-                last_saved = time.monotonic()
-        state.finished = count
-
-    def _top(
-        self,
-        number: int,
-        model: Model,
-        images: Mapping[Size, np.ndarray],
-        errors: dict[int, str],
-    ) -> np.ndarray | None:
-        """Returns the classes that a model names first, int32 [batch, 5]."""
-        if number in errors:
-            return None
-        try:
-            logits = model.run(images[model.image_size])
-        except models.TROUBLES as error:
-            errors[number] = str(error)
-            return None
-        return top_classes(logits, model.first_class)
-
-
-def _size(example: datasets.Example) -> int:
-    source = example.source
-    if isinstance(source, Path):
-        with contextlib.suppress(OSError):  # Such as a link to nowhere.
-            return source.stat().st_size
-        return -1
-    return source.size
-
-
-def top_classes(logits: np.ndarray, first_class: int = 0) -> np.ndarray:
-    """Returns the five classes with the largest logits, the largest first.
-
-    Of equal logits, the class with the lower number comes first.
-
-    Args:
-      logits: [batch, classes].
-      first_class: the number of the first of these classes.
-
-    Returns:
-      int32 [batch, 5]; NO_NUMBERS where there are fewer classes, and for images whose
-      logits are not finite.
-    """
-    order = np.argsort(-logits, axis=1, kind="stable")[:, : states.MOST] + first_class
-    result = np.full((len(logits), states.MOST), NO_NUMBERS, np.int32)
-    result[:, : order.shape[1]] = order
-    result[~np.isfinite(logits).all(axis=1)] = NO_NUMBERS
-    return result
 
 
 @dataclasses.dataclass(frozen=True)

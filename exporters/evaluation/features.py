@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters.errors import ArtifactError, EvaluationError
-from exporters.evaluation import batches, datasets, models, vectors
+from exporters.evaluation import datasets, models, sharding, vectors
 from exporters.evaluation.batches import Size
-from exporters.evaluation.datasets import Example
+from exporters.evaluation.locations import Location, local, location
 from exporters.evaluation.models import Model
-from exporters.evaluation.vectors import Kind, Vectors
+from exporters.evaluation.running import VectorRun
+from exporters.evaluation.vectors import Kind
 from exporters.formats import FORMATS, Format
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR
 from exporters.progress import MADE_OF_STAND_IN, Note, Progress, Step, silent
@@ -30,7 +29,7 @@ class Features:
     """What came of writing features.
 
     Attributes:
-      output: the directory of parts.
+      output: the directory of parts, or its URL.
       source: what the vectors are of.
       written: number of images whose vectors were written.
       before: number of images whose vectors were there.
@@ -39,7 +38,7 @@ class Features:
       seconds: that it took.
     """
 
-    output: Path
+    output: Location
     source: Mapping[str, Any]
     written: int
     before: int
@@ -64,6 +63,7 @@ def features(
     batch_size: int = 8,
     part_size: int = 4096,
     moving_averages: str | None = None,
+    beam: Sequence[str] | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
@@ -87,6 +87,9 @@ def features(
       part_size: number of images in a part. Ctrl-C ends a part early; what a kill ends
         within a part is done again.
       moving_averages: "use" or "ignore" those of a training checkpoint.
+      beam: runs on Apache Beam, by a pipeline with these options, such as
+        ["--runner=FlinkRunner", "--flink_master=..."]. Then images and output may be URLs
+        of any file system that Beam reads; workers have to reach them.
       progress: told what is done.
       formats: the table of formats.
       reference: the checkpoint's network, by default TF-Slim's.
@@ -96,7 +99,8 @@ def features(
       ArtifactError: the artifact cannot be read, or does not have the endpoint.
       MissingLibraryError: a library is not there.
       CheckpointError, CheckpointLayoutError, ArchiveError: no checkpoint of the network.
-      OSError: files cannot be read or written.
+      PipelineError: a pipeline ended early.
+      OSError, StorageError: files cannot be read or written.
     """
     models.check_image_size(image_size)
     vectors.check_library(kind)
@@ -105,9 +109,19 @@ def features(
             raise EvaluationError(f"{name} {value}: expected 1 or more.")
     if (artifact is None) == (checkpoint is None):
         raise EvaluationError("Name either an artifact or a checkpoint.")
-    output = Path(output)
-    progress(Step(f"look into {images}"))
-    dataset = datasets.open_dataset(Path(images), needs_labels=False)
+    place: Location
+    directory: Location
+    launcher = None
+    if beam is None:
+        place, directory = local(images, "--images"), local(output, "--output")
+    else:
+        place, directory = location(images), location(output)
+        launcher = sharding.launcher(directory, beam, progress)
+        launcher.workplace.clear()
+    progress(Step(f"look into {place}"))
+    dataset = datasets.open_dataset(
+        place, needs_labels=False, scan=launcher.scan if launcher else datasets.scan
+    )
     with contextlib.ExitStack() as stack:
         if artifact is not None:
             progress(Step(f"open {artifact}"))
@@ -133,24 +147,32 @@ def features(
         if model.record and model.record.stand_in:
             progress(MADE_OF_STAND_IN)
         source = _source(model, endpoint)
-        there = _known(output, source)
-        run = _Run(dataset.examples, model, source, batch_size, progress)
-        positions = [
-            position
-            for position, example in enumerate(dataset.examples)
-            if example.name not in there
-        ]
-        before = len(dataset.examples) - len(positions)
+        there = _known(directory, source)
+        left = [example for example in dataset.examples if example.name not in there]
+        before = len(dataset.examples) - len(left)
         if before:
             progress(Note(f"The vectors of {before} images are there already."))
         start = time.monotonic()
         unreadable: dict[str, str] = {}
-        written = 0
-        for part in run.parts(positions, part_size, unreadable):
-            vectors.write_part(output, kind, part)
-            written += len(part.names)
+        if launcher is None:
+            assert isinstance(directory, Path)
+            written = 0
+            run = VectorRun(left, model, source, batch_size, progress)
+            for part in run.parts(range(len(left)), part_size, unreadable):
+                vectors.write_part(directory, kind, part)
+                written += len(part.names)
+        else:
+            of = checkpoint if isinstance(checkpoint, Checkpoint) else None
+            shipment = launcher.ship(
+                [model], of, formats, FEATURE_VECTOR, image_size, endpoint
+            )
+            stack.close()  # Workers have models of their own.
+            written = launcher.features(
+                shipment, left, source, kind, batch_size, part_size, unreadable
+            )
+            launcher.workplace.clear()
     return Features(
-        output=output,
+        output=directory,
         source=source,
         written=written,
         before=before,
@@ -175,60 +197,18 @@ def _source(model: Model, endpoint: str | None) -> dict[str, Any]:
     }
 
 
-def _known(output: Path, source: Mapping[str, Any]) -> set[str]:
+def _known(output: Location, source: Mapping[str, Any]) -> set[str]:
     """Names of the images that are there; refuses what is another artifact's."""
     if not output.exists():
         return set()
-    if not output.is_dir():
+    if output.is_file():
         raise EvaluationError(f"{output} is a file; expected a directory of parts.")
     if not vectors.parts_of(output):
         return set()
-    there = vectors.read(output)
+    there = vectors.read_names(output)
     if there.source != source:
         raise EvaluationError(
             f"{output} holds vectors of another artifact: "
             f"{vectors.difference(there.source, source)}. Name another directory."
         )
     return set(there.names)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """The pass over the images."""
-
-    examples: Sequence[Example]
-    model: Model
-    source: Mapping[str, Any]
-    batch_size: int
-    progress: Progress
-
-    def parts(
-        self, positions: Sequence[int], part_size: int, unreadable: dict[str, str]
-    ) -> Iterator[Vectors]:
-        """Yields parts of at most `part_size` images; notes what cannot be read."""
-        names: list[str] = []
-        rows: list[np.ndarray] = []
-        size = self.model.image_size
-        done = 0
-        reading = batches.read(self.examples, positions, [size], self.batch_size)
-        try:
-            for batch in reading:
-                if batch.positions:
-                    rows += list(self.model.run(batch.images[size]).astype(np.float32))
-                    names += [self.examples[number].name for number in batch.positions]
-                for position, why in batch.problems.items():
-                    unreadable[self.examples[position].name] = why
-                done += len(batch.positions) + len(batch.problems)
-                self.progress(
-                    Step("features", done=done, total=len(positions), unit="images")
-                )
-                while len(names) >= part_size:
-                    part, names = names[:part_size], names[part_size:]
-                    values, rows = np.stack(rows[:part_size]), rows[part_size:]
-                    yield Vectors(part, values, self.source)
-        except KeyboardInterrupt:
-            if names:
-                yield Vectors(names, np.stack(rows[: len(names)]), self.source)
-            raise
-        if names:
-            yield Vectors(names, np.stack(rows), self.source)

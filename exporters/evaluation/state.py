@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ import numpy as np
 from checkpoints import files
 from checkpoints.scratch import scratch_beside
 from exporters.errors import EvaluationError
+from exporters.evaluation.locations import Location
 
 MOST = 5
 """Of the classes that a network names first, so many are kept."""
@@ -40,12 +42,13 @@ class State:
     problems: dict[int, str] = dataclasses.field(default_factory=dict)
     errors: dict[int, str] = dataclasses.field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
-        """Replaces the file at `path` by this state, at once.
+    @classmethod
+    def new(cls, fingerprint: str, models: int, images: int) -> State:
+        """One of an evaluation that begins."""
+        return cls(fingerprint, np.full((models, images, MOST), NOT_RUN, np.int32))
 
-        Raises:
-          OSError: it cannot be written.
-        """
+    def content(self) -> bytes:
+        """The state as a file holds it."""
         facts = {
             "irv2_evaluation": 1,
             "fingerprint": self.fingerprint,
@@ -53,26 +56,33 @@ class State:
             "problems": list(self.problems.items()),
             "errors": list(self.errors.items()),
         }
+        file = io.BytesIO()
+        np.savez(file, facts=json.dumps(facts), top=self.top)
+        return file.getvalue()
+
+    def save(self, path: Path) -> None:
+        """Replaces the file at `path` by this state, at once.
+
+        Raises:
+          OSError: it cannot be written.
+        """
         with scratch_beside(path) as scratch:
             written = scratch / "state.npz"
-            with written.open("wb") as file:
-                np.savez(file, facts=json.dumps(facts), top=self.top)
+            written.write_bytes(self.content())
             files.sync(written)
             files.replace({written: path}, scratch)
 
 
-def load(path: Path, fingerprint: str, models: int, images: int) -> State:
-    """Reads a state; a new one where there is none yet.
+def load(path: Location, fingerprint: str, models: int, images: int) -> State:
+    """Reads a state.
 
     Raises:
       EvaluationError: the file is no state, or one of another evaluation.
-      OSError: it cannot be read.
+      OSError, StorageError: it cannot be read.
     """
-    new = State(fingerprint, np.full((models, images, MOST), NOT_RUN, np.int32))
-    if not path.exists():
-        return new
+    content = io.BytesIO(path.read_bytes())
     try:
-        with np.load(path) as file:
+        with np.load(content) as file:
             top = file["top"]
             facts = files.parse_json(str(file["facts"]))
         state = State(
@@ -86,7 +96,7 @@ def load(path: Path, fingerprint: str, models: int, images: int) -> State:
         raise EvaluationError(
             f"{path} is no state of an evaluation. Name another file, or remove it."
         ) from error
-    fits = top.shape == new.top.shape and top.dtype == new.top.dtype
+    fits = top.shape == (models, images, MOST) and top.dtype == np.int32
     if state.fingerprint != fingerprint or not fits or state.finished > images:
         raise EvaluationError(
             f"{path} is the state of an evaluation of other images, labels or artifacts. "

@@ -8,12 +8,14 @@ content's checksum. Checksums are CRC-32C, masked.
 from __future__ import annotations
 
 import dataclasses
+import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 from checkpoints import wire
 from checkpoints.table import crc32c
+from exporters.evaluation.locations import Location, size_of
 
 _HEAD_BYTES = 12
 _TAIL_BYTES = 4
@@ -33,7 +35,7 @@ class Place:
       size: its number of bytes.
     """
 
-    file: Path
+    file: Location
     start: int
     size: int
 
@@ -42,7 +44,7 @@ class Place:
 
         Raises:
           RecordError: it is not what its checksum says.
-          OSError: the file cannot be read.
+          OSError, StorageError: the file cannot be read.
         """
         with self.file.open("rb") as file:
             file.seek(self.start)
@@ -53,7 +55,7 @@ class Place:
         return content
 
 
-def is_one(path: Path) -> bool:
+def is_one(path: Location) -> bool:
     """Whether a file is a TFRecord file, judged by its first record."""
     if not path.is_file():
         return False
@@ -70,31 +72,43 @@ def _read_head(file: IO[bytes]) -> int | None:
     return int.from_bytes(length, "little")
 
 
-def places(path: Path) -> Iterator[Place]:
-    """Finds the records of a file, of which only lengths are read.
+def scan(path: Location) -> Iterator[tuple[Place, memoryview]]:
+    """Finds the records of a file, and their contents, whose checksums are not compared.
+
+    Of a file of this machine, only what is looked at is read.
 
     Raises:
       RecordError: when the iteration comes to a damaged length, or to the end of a file
         that was cut. Where the next record begins is not known then.
+      OSError, StorageError: the file cannot be read.
     """
-    total = path.stat().st_size
-    position = 0
     with path.open("rb") as file:
-        while position < total:
-            file.seek(position)
-            size = _read_head(file)
-            if size is None:
-                raise RecordError(
-                    f"the length of a record is damaged at byte {position}"
-                )
-            start = position + _HEAD_BYTES
-            position = start + size + _TAIL_BYTES
-            if position > total:
-                raise RecordError(
-                    f"the file ends after {total} bytes, within a record that ends "
-                    f"after {position}"
-                )
-            yield Place(path, start, size)
+        if isinstance(path, Path):
+            view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            for place in _places(path, file):
+                yield place, view[place.start : place.start + place.size]
+        else:
+            for place in _places(path, file):
+                yield place, memoryview(file.read(place.size))
+
+
+def _places(path: Location, file: IO[bytes]) -> Iterator[Place]:
+    """Finds records, of which only lengths are read; leaves the file where one begins."""
+    total = size_of(path)
+    position = 0
+    while position < total:
+        file.seek(position)
+        size = _read_head(file)
+        if size is None:
+            raise RecordError(f"the length of a record is damaged at byte {position}")
+        start = position + _HEAD_BYTES
+        position = start + size + _TAIL_BYTES
+        if position > total:
+            raise RecordError(
+                f"the file ends after {total} bytes, within a record that ends "
+                f"after {position}"
+            )
+        yield Place(path, start, size)
 
 
 def parse_example(content: wire.Buffer) -> Mapping[str, memoryview]:

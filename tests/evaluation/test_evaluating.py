@@ -18,7 +18,8 @@ from checkpoints.reader import Provenance
 from exporters import manifest
 from exporters.errors import ArtifactError, EvaluationError
 from exporters.evaluation import evaluating
-from exporters.evaluation.evaluating import Disagreement, evaluate, top_classes
+from exporters.evaluation.evaluating import Disagreement, evaluate
+from exporters.evaluation.running import top_classes
 from exporters.progress import Note, Step
 
 SIZE = fake_format.IMAGE_SIZE
@@ -367,10 +368,10 @@ def test_an_interrupted_evaluation_goes_on(tmp_path, model, images):
 KILLED = """
 import os, signal, sys
 import fake_format
-from exporters.evaluation import evaluating
+from exporters.evaluation import evaluating, running
 from exporters.progress import Step
 
-evaluating._SECONDS_BETWEEN_STATES = 0
+running._SECONDS_BETWEEN_STATES = 0
 
 def progress(event):
     if isinstance(event, Step) and event.done == 12:

@@ -15,6 +15,10 @@ def file(tmp_path):
     return records.write(tmp_path / "x.tfrecord", CONTENTS)
 
 
+def places(file):
+    return (place for place, _ in tfrecords.scan(file))
+
+
 def test_records_of_tensorflows_writer_are_read(tmp_path):
     import tensorflow as tf
 
@@ -32,7 +36,7 @@ def test_records_of_tensorflows_writer_are_read(tmp_path):
         writer.write(b"another")
         writer.write(example.SerializeToString())
     assert tfrecords.is_one(path)
-    first, second = tfrecords.places(path)
+    first, second = places(path)
     assert first.read() == b"another"
     found = tfrecords.parse_example(second.read())
     assert found.keys() == features.keys()
@@ -54,17 +58,18 @@ def test_tensorflow_reads_what_the_tests_write(file):
     assert feature["image/class/label"].int64_list.value == [3]
 
 
-def test_places(file):
-    places = list(tfrecords.places(file))
-    assert [place.size for place in places] == [len(x) for x in CONTENTS]
-    assert [place.read() for place in places] == CONTENTS
+def test_scanning(file):
+    found = list(tfrecords.scan(file))
+    assert [place.size for place, _ in found] == [len(x) for x in CONTENTS]
+    assert [place.read() for place, _ in found] == CONTENTS
+    assert [bytes(content) for _, content in found] == CONTENTS
 
 
 def test_a_damaged_record_is_found_and_those_behind_it_are_read(file):
     content = bytearray(file.read_bytes())
     content[12] ^= 1
     file.write_bytes(content)
-    first, second, third = tfrecords.places(file)
+    first, second, third = places(file)
     with pytest.raises(RecordError, match="checksum"):
         first.read()
     assert (second.read(), third.read()) == (CONTENTS[1], CONTENTS[2])
@@ -74,7 +79,7 @@ def test_a_damaged_length_ends_the_file(file):
     content = bytearray(file.read_bytes())
     content[12 + 3 + 4] ^= 1
     file.write_bytes(content)
-    found = tfrecords.places(file)
+    found = places(file)
     assert next(found).read() == b"one"
     with pytest.raises(RecordError, match="damaged at byte 19"):
         next(found)
@@ -84,7 +89,7 @@ def test_a_damaged_length_ends_the_file(file):
 def test_a_file_that_was_cut(file, cut):
     content = file.read_bytes()
     file.write_bytes(content[:-cut])
-    found = tfrecords.places(file)
+    found = places(file)
     assert [next(found).size, next(found).size] == [3, 0]
     with pytest.raises(RecordError):
         next(found)

@@ -324,11 +324,13 @@ def evaluate(
         if launcher is None:
             found = run.resume(Path(state) if state else None)
         else:
-            shipment = launcher.ship(
-                opened, checkpoint, formats, CLASSIFICATION, image_size
+            stack.close()  # Workers open models of their own.
+            found = launcher.evaluate(
+                run,
+                lambda: launcher.ship(
+                    opened, checkpoint, formats, CLASSIFICATION, image_size
+                ),
             )
-            stack.close()  # Workers have models of their own.
-            found = launcher.evaluate(run, shipment)
         seconds = time.monotonic() - start
     shown = class_names or [str(number) for number in range(num_classes)]
     return _result(

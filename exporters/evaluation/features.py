@@ -163,13 +163,15 @@ def features(
                 written += len(part.names)
         else:
             of = checkpoint if isinstance(checkpoint, Checkpoint) else None
-            shipment = launcher.ship(
-                [model], of, formats, FEATURE_VECTOR, image_size, endpoint
-            )
-            stack.close()  # Workers have models of their own.
-            written = launcher.features(
-                shipment, left, source, kind, batch_size, part_size, unreadable
-            )
+            stack.close()  # Workers open models of their own.
+            written = 0
+            if left:
+                shipment = launcher.ship(
+                    [model], of, formats, FEATURE_VECTOR, image_size, endpoint
+                )
+                written = launcher.features(
+                    shipment, left, source, kind, batch_size, part_size, unreadable
+                )
             launcher.workplace.clear()
     return Features(
         output=directory,

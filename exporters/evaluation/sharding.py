@@ -14,7 +14,7 @@ import io
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +32,7 @@ from exporters.evaluation.locations import (
     Location,
     RemotePath,
     Workplace,
+    check_beam,
     location,
 )
 from exporters.evaluation.models import Model
@@ -44,7 +45,7 @@ from exporters.network.tasks import Task
 from exporters.progress import Note, Progress, Step, silent
 from exporters.reference import Reference
 
-SHARD_SIZE = 512
+SHARD_SIZE = 128
 """Number of images that an evaluation's worker is given at a time."""
 
 _CHECKPOINT = "checkpoint.npz"
@@ -231,6 +232,10 @@ class ScanJob:
         return Records(rows, content["problem"])
 
 
+def _state_name(number: int) -> str:
+    return f"part-{number:05}.npz"
+
+
 @dataclasses.dataclass(frozen=True)
 class EvaluationJob:
     """Runs the pass of an evaluation over shards."""
@@ -245,13 +250,10 @@ class EvaluationJob:
         """Opens the models."""
         return self.shipment.open()
 
-    def path(self, number: int) -> Location:
-        """Where the state of a shard is."""
-        return self.workplace.directory / f"part-{number:05}.npz"
-
     def run(self, opened: OpenedModels, number: int) -> None:
         """Leaves the state of a shard whose images are all done."""
-        if self.workplace.names(self.path(number).name):
+        path = self.workplace.directory / _state_name(number)
+        if self.workplace.names(path.name):
             return
         examples, classes = _read_shard(self.workplace, number)
         state = State.new(
@@ -259,16 +261,7 @@ class EvaluationJob:
         )
         with opened.lock:
             Run(examples, classes, opened.models, self.batch_size, silent).run(state)
-        self.workplace.write(self.path(number), state.content())
-
-    def result(self, number: int, images: int) -> State:
-        """Returns the state of a shard of so many images."""
-        return states.load(
-            self.path(number),
-            f"{self.fingerprint}/{number}",
-            len(self.shipment.copies),
-            images,
-        )
+        self.workplace.write(path, state.content())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -385,12 +378,12 @@ class Launcher:
     def _put(self, path: Location, content: bytes) -> None:
         self.workplace.write(_absolute(path), content)
 
-    def evaluate(self, run: Run, shipment: Shipment) -> State:
+    def evaluate(self, run: Run, ship: Callable[[], Shipment]) -> State:
         """Runs the pass of an evaluation; goes on with what is there.
 
         Args:
           run: over all images, with models that need not be open any more.
-          shipment: of the same models.
+          ship: copies the models to where workers find them.
 
         Raises:
           EvaluationError: what is there is of another evaluation.
@@ -400,24 +393,32 @@ class Launcher:
         count = len(run.examples)
         state = run.new_state()
         size = self._claim(state.fingerprint)
-        job = EvaluationJob(self.workplace, shipment, run.batch_size, state.fingerprint)
         starts = range(0, count, size)
         done = self.workplace.names("part-*.npz")
-        left = [n for n in range(len(starts)) if job.path(n).name not in done]
+        left = [n for n in range(len(starts)) if _state_name(n) not in done]
         before = count - sum(min(size, count - starts[n]) for n in left)
         if before:
             self.progress(Note(f"{before} of {count} images were done before."))
-        for number in left:
-            shard = slice(starts[number], starts[number] + size)
-            _write_shard(
-                self.workplace, number, run.examples[shard], run.classes[shard]
+        if left:
+            job = EvaluationJob(
+                self.workplace, ship(), run.batch_size, state.fingerprint
             )
-        self._run(
-            job, left, self.workplace.directory, "part-*.npz", count, size, before
-        )
+            for number in left:
+                shard = slice(starts[number], starts[number] + size)
+                _write_shard(
+                    self.workplace, number, run.examples[shard], run.classes[shard]
+                )
+            self._run(
+                job, left, self.workplace.directory, "part-*.npz", count, size, before
+            )
         for number, start in enumerate(starts):
             end = min(start + size, count)
-            found = job.result(number, end - start)
+            found = states.load(
+                self.workplace.directory / _state_name(number),
+                f"{state.fingerprint}/{number}",
+                len(run.models),
+                end - start,
+            )
             state.top[:, start:end] = found.top
             state.problems |= {start + at: why for at, why in found.problems.items()}
             state.errors = found.errors | state.errors
@@ -537,8 +538,6 @@ def launcher(directory: Location, flags: Sequence[str], progress: Progress) -> L
       MissingLibraryError: Apache Beam is not there.
       EvaluationError: `directory` is a file, or options name no runner.
     """
-    from exporters.evaluation.locations import check_beam
-
     check_beam()
     if not any(flag.partition("=")[0] == "--runner" for flag in flags):
         raise EvaluationError(

@@ -13,7 +13,7 @@ FORMATS ?= v4,v5,onnx-int8,tflite-int8
 
 DIGITS := build/digits
 
-.PHONY: export verify trained test test-quick bench tables dist pins audit clean
+.PHONY: export verify trained test test-quick bench bench-evaluating tables dist pins audit clean
 
 export: $(STAMP) $(GENERATED)
 	$(BIN)/irv2 export --checkpoint "$(CHECKPOINT)" --output "$(OUTPUT)" --formats "$(FORMATS)" --force
@@ -41,8 +41,13 @@ test-quick: $(STAMP)
 # of benchmarks/history/ that is called by its machine. Options, as in BENCH="--repeats 1",
 # are those of `python -m benchmarks --help`.
 bench: $(STAMP) $(GENERATED)
-	$(INSTALL) --editable '.[test,bench,openvino]'
+	$(INSTALL) --editable '.[test,bench]'
 	$(BIN)/python -m benchmarks --checkpoint "$(CHECKPOINT)" $(BENCH)
+
+# What `irv2 evaluate` costs beside the bare runtime, and its memory over 10,000 images;
+# ARTIFACTS are classifiers, such as those of `make export`.
+bench-evaluating: $(STAMP)
+	$(BIN)/python -m benchmarks.evaluating $(ARTIFACTS) $(BENCH)
 
 # The tables of README and docs, from the newest figures of each machine.
 tables: $(STAMP)

@@ -9,9 +9,10 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from exporters.engines import FLOAT32, LITERT, ONNX_RUNTIME, OPENVINO, OpenVino
 
 
 class UnknownEngineError(Exception):
@@ -134,31 +135,17 @@ def _openvino(**properties: str) -> Callable[[Path, int], Runner]:
     """Returns what loads with OpenVINO, compiled for the shape of the images."""
 
     def load(path: Path, threads: int) -> Runner:
-        import openvino
-
-        core = openvino.Core()
-        settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-            **properties,
-        }
-        model = core.read_model(path)
-
-        def compile_for(shape: tuple[int, ...]) -> Any:
-            model.reshape(list(shape))
-            return core.compile_model(model, "CPU", settings)
-
-        shape: tuple[int, ...] = (1, *IMAGE_SIZE, 3)
-        compiled = compile_for(shape)
-
-        def run(images: np.ndarray) -> np.ndarray:
-            nonlocal shape, compiled
-            if images.shape != shape:
-                compiled = compile_for(images.shape)
-                shape = images.shape
-            return compiled(images)[0]
-
-        return run
+        model = OpenVino(
+            path,
+            {
+                "INFERENCE_NUM_THREADS": threads,
+                "PERFORMANCE_HINT": "LATENCY",
+                **properties,
+            },
+            shape=(1, *IMAGE_SIZE, 3),
+            pads=False,
+        )
+        return lambda images: model(images)[0]
 
     return load
 
@@ -199,12 +186,16 @@ def _load_hub_module(path: Path, threads: int) -> Runner:
 
 ENGINES = (
     Engine(
-        "onnxruntime", "onnxruntime", "onnxruntime", _has_suffix(".onnx"), _load_onnx
+        ONNX_RUNTIME.name,
+        ONNX_RUNTIME.module,
+        ONNX_RUNTIME.distribution,
+        _has_suffix(".onnx"),
+        _load_onnx,
     ),
     Engine(
-        "litert",
-        "ai_edge_litert.interpreter",
-        "ai-edge-litert",
+        LITERT.name,
+        LITERT.module,
+        LITERT.distribution,
         _has_suffix(".tflite"),
         _load_tflite,
     ),
@@ -213,19 +204,19 @@ ENGINES = (
     ),
     Engine("tensorflow1", "tensorflow", "tensorflow", _is_hub_module, _load_hub_module),
     Engine(
-        "openvino",
-        "openvino",
-        "openvino",
+        OPENVINO.name,
+        OPENVINO.module,
+        OPENVINO.distribution,
         _has_suffix(".onnx", ".tflite"),
         _openvino(),
         is_own=False,
     ),
     Engine(
         "openvino-float32",
-        "openvino",
-        "openvino",
+        OPENVINO.module,
+        OPENVINO.distribution,
         _has_suffix(".onnx", ".tflite"),
-        _openvino(INFERENCE_PRECISION_HINT="f32"),
+        _openvino(**FLOAT32),
         is_own=False,
     ),
 )

@@ -18,6 +18,7 @@ from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
 from exporters.containers.tfjs import versions as tfjs
 from exporters.containers.tflite.versions import AUXILIARY
+from exporters.engines import LITERT, ONNX_RUNTIME, OPENVINO, Library
 from exporters.errors import ArtifactError, UnknownFormatError
 from exporters.network.layers import NUM_CLASSES
 from exporters.network.quantization import Precision
@@ -49,6 +50,7 @@ class Container:
       leaves_background_out: whether "background" is none of its classes.
       has_test_vectors: whether images and what it should make of them lie beside it, for
         runtimes that are not here.
+      engines: what can run it, its own first; none where there is no choice.
     """
 
     module: str
@@ -62,6 +64,7 @@ class Container:
     takes_signed: bool = False
     leaves_background_out: bool = False
     has_test_vectors: bool = False
+    engines: tuple[Library, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,6 +250,7 @@ _TFLITE = Container(
     snippet="tflite",
     library="litert",
     has_test_vectors=True,
+    engines=(LITERT, OPENVINO),
 )
 _ONNX = Container(
     "exporters.containers.onnx.container",
@@ -255,6 +259,7 @@ _ONNX = Container(
     snippet="onnx",
     library="onnx",
     has_test_vectors=True,
+    engines=(ONNX_RUNTIME, OPENVINO),
 )
 _KERAS = Container(
     "exporters.containers.keras.container",
@@ -489,15 +494,21 @@ def container_of(path: Path, table: Mapping[str, Format] = FORMATS) -> Container
 
 
 def open_artifact(
-    path: Path, table: Mapping[str, Format] = FORMATS
+    path: Path, table: Mapping[str, Format] = FORMATS, engine: str | None = None
 ) -> tuple[OpenedArtifact, Format]:
     """Opens an artifact with its consumer's library.
+
+    Args:
+      path: the artifact.
+      table: of formats.
+      engine: name of what runs it, of `exporters.engines`; None for its own.
 
     Returns:
       The artifact, to be closed after use, and its row of the table.
 
     Raises:
-      ArtifactError: the path holds nothing that the table knows, or it is damaged.
+      ArtifactError: the path holds nothing that the table knows, or it is damaged; or the
+        engine is not for it.
     """
     container = container_of(path, table)
     if container is None:
@@ -509,7 +520,12 @@ def open_artifact(
         raise ArtifactError(
             f"{path} is no artifact of a known format.{damaged} Expected {EXPECTED}."
         )
-    artifact = importlib.import_module(container.module).open(path)
+    module = importlib.import_module(container.module)
+    if engine is None:
+        artifact = module.open(path)
+    else:
+        _check_engine(path, container, engine)
+        artifact = module.open(path, engine)
     row = table.get(artifact.format)
     if row is None or row.container is not container:
         artifact.close()
@@ -521,3 +537,10 @@ def open_artifact(
     return artifact, row.with_options(
         artifact.record.options if artifact.record else {}
     )
+
+
+def _check_engine(path: Path, container: Container, engine: str) -> None:
+    names = [library.name for library in container.engines]
+    if engine not in names:
+        which = f"expected {' or '.join(names)}" if names else "it has its own alone"
+        raise ArtifactError(f"{path} cannot be run by {engine}: {which}.")

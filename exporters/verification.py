@@ -11,7 +11,7 @@ from typing import Any
 from checkpoints import files
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import manifest, parity, signatures
+from exporters import engines, manifest, parity, signatures
 from exporters.errors import ArtifactError
 from exporters.formats import (
     EXPECTED,
@@ -101,6 +101,7 @@ def verify(
     images: PathLike | ParityImages | None = None,
     moving_averages: str | None = None,
     signed_by: Trust | None = None,
+    engine: str | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
@@ -119,6 +120,7 @@ def verify(
         that has some needs to be told.
       signed_by: whose signature each must have, see `exporters.signatures`; None if it
         does not matter.
+      engine: what runs the artifacts, of `exporters.engines`; None for each its own.
       progress: told what is done.
       formats: the table of formats.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
@@ -128,11 +130,13 @@ def verify(
 
     Raises:
       CheckpointError, CheckpointLayoutError, ArchiveError: no checkpoint of the network.
-      ArtifactError: a path is no artifact, and holds none.
+      ArtifactError: a path is no artifact, and holds none; or there is no such engine.
+      MissingLibraryError: the engine's library is not there, or that for signatures.
       ImageError: the images cannot be read.
-      SigningError, MissingLibraryError: signatures cannot be checked.
+      SigningError: signatures cannot be checked.
       OSError: a directory cannot be read.
     """
+    engines.check(engine)
     paths, skipped = find_artifacts(as_paths(artifacts), formats)
     unsigned = signatures.problems(paths, signed_by) if signed_by else {}
     if isinstance(images, str | os.PathLike):
@@ -161,7 +165,7 @@ def verify(
             name = f"[{number}/{len(paths)}] {_name(path)}"
             progress(Step(name))
             found = _verify_one(
-                path, opened, parity_images, unsigned.get(path), formats
+                path, opened, parity_images, unsigned.get(path), formats, engine
             )
             progress(Step(name, found.result, passed=found.passed))
             done.append(found)
@@ -190,11 +194,12 @@ def _verify_one(
     parity_images: ParityImages,
     unsigned: str | None,
     formats: Mapping[str, Format],
+    engine: str | None,
 ) -> VerifiedArtifact:
     changed: list[str] = []
     try:
         changed = manifest.changed_files(path)
-        artifact, row = open_artifact(path, formats)
+        artifact, row = open_artifact(path, formats, engine)
         with artifact:
             report = parity.compare(
                 artifact, reference, parity_images, row.tolerance, row.precision

@@ -201,6 +201,7 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
             images=arguments.images,
             moving_averages=arguments.moving_averages,
             signed_by=_trust(arguments),
+            engine=arguments.engine,
             progress=progress,
         )
     show.verification(console, done, arguments.json)
@@ -254,6 +255,7 @@ def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
             batch_size=arguments.batch_size,
             state=arguments.state,
             moving_averages=arguments.moving_averages,
+            engine=arguments.engine,
             beam=_pipeline_options(arguments),
             progress=progress,
         )
@@ -276,6 +278,7 @@ def _features(arguments: argparse.Namespace, console: Console) -> int:
             batch_size=arguments.batch_size,
             part_size=arguments.part_size,
             moving_averages=arguments.moving_averages,
+            engine=arguments.engine,
             beam=_pipeline_options(arguments),
             progress=progress,
         )
@@ -586,6 +589,7 @@ def _add_verify(commands: Any) -> None:
     _add_checkpoint(added)
     _add_moving_averages(added)
     _add_images(added)
+    _add_engine(added)
     _add_json(added)
     group = added.add_argument_group("signatures")
     group.add_argument(
@@ -898,6 +902,16 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=8,
         help="images that are run together; default: 8",
+    )
+    _add_engine(parser)
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine",
+        metavar="NAME",
+        choices=("onnxruntime", "litert", "openvino"),
+        help="onnxruntime, litert, openvino; default: its own",
     )
 
 

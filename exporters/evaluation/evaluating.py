@@ -14,6 +14,7 @@ import numpy as np
 
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, Provenance, open_checkpoint
+from exporters import engines
 from exporters.errors import EvaluationError
 from exporters.evaluation import classes, datasets, models, sharding
 from exporters.evaluation import state as states
@@ -90,6 +91,7 @@ class EvaluatedArtifact:
         as wrong.
       per_class: the same for each class that has images.
       confusions: which classes are taken for which, the most frequent first.
+      engine: what ran it, None for its own.
       is_stand_in: whether its weights are generated; None if it does not say so.
       error: why there are no figures, None if there are.
     """
@@ -103,6 +105,7 @@ class EvaluatedArtifact:
     not_finite: int = 0
     per_class: tuple[ClassScore, ...] = ()
     confusions: tuple[Confusion, ...] = ()
+    engine: str | None = None
     is_stand_in: bool | None = None
     error: str | None = None
 
@@ -202,6 +205,7 @@ def evaluate(
     batch_size: int = 8,
     state: PathLike | None = None,
     moving_averages: str | None = None,
+    engine: str | None = None,
     beam: Sequence[str] | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
@@ -227,6 +231,7 @@ def evaluate(
       state: a file that keeps how far it is; it goes on from there. On Apache Beam, a
         directory, which has to be named.
       moving_averages: "use" or "ignore" those of a training checkpoint.
+      engine: what runs the artifacts, of `exporters.engines`; None for each its own.
       beam: runs on Apache Beam, by a pipeline with these options, such as
         ["--runner=FlinkRunner", "--flink_master=..."]. Then images, ground truth and
         state may be URLs of any file system that Beam reads; workers have to reach them.
@@ -242,11 +247,12 @@ def evaluate(
         a label is; or `state` is that of another evaluation.
       CheckpointError, CheckpointLayoutError, ArchiveError: no checkpoint of the network.
       ArtifactError: a path is no artifact, and holds none.
-      MissingLibraryError: Apache Beam is not there.
+      MissingLibraryError: Apache Beam, or the engine, is not there.
       PipelineError: a pipeline ended early.
       OSError, StorageError: files cannot be read or written.
     """
     models.check_image_size(image_size)
+    engines.check(engine)
     if batch_size < 1:
         raise EvaluationError(f"batch size {batch_size}: expected 1 or more.")
     given = as_paths(artifacts)
@@ -294,7 +300,7 @@ def evaluate(
         for path in paths:
             progress(Step(f"open {path}"))
             try:
-                model = models.open_model(path, formats, image_size)
+                model = models.open_model(path, formats, image_size, engine=engine)
             except models.TROUBLES as error:
                 failed[str(path)] = str(error)
                 continue
@@ -328,7 +334,12 @@ def evaluate(
             found = launcher.evaluate(
                 run,
                 lambda: launcher.ship(
-                    opened, checkpoint, formats, CLASSIFICATION, image_size
+                    opened,
+                    checkpoint,
+                    formats,
+                    CLASSIFICATION,
+                    image_size,
+                    engine=engine,
                 ),
             )
         seconds = time.monotonic() - start
@@ -380,6 +391,7 @@ class _Figures:
             model.name,
             model.format,
             model.image_size,
+            engine=model.engine,
             is_stand_in=model.record.stand_in if model.record else None,
             error=self.state.errors.get(number),
         )

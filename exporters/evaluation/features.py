@@ -11,6 +11,7 @@ from typing import Any
 
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
+from exporters import engines
 from exporters.errors import ArtifactError, EvaluationError
 from exporters.evaluation import datasets, models, sharding, vectors
 from exporters.evaluation.batches import Size
@@ -63,6 +64,7 @@ def features(
     batch_size: int = 8,
     part_size: int = 4096,
     moving_averages: str | None = None,
+    engine: str | None = None,
     beam: Sequence[str] | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
@@ -87,6 +89,7 @@ def features(
       part_size: number of images in a part. Ctrl-C ends a part early; what a kill ends
         within a part is done again.
       moving_averages: "use" or "ignore" those of a training checkpoint.
+      engine: what runs the artifact, of `exporters.engines`; None for its own.
       beam: runs on Apache Beam, by a pipeline with these options, such as
         ["--runner=FlinkRunner", "--flink_master=..."]. Then images and output may be URLs
         of any file system that Beam reads; workers have to reach them.
@@ -104,6 +107,7 @@ def features(
     """
     models.check_image_size(image_size)
     vectors.check_library(kind)
+    engines.check(engine)
     for name, value in (("batch size", batch_size), ("part size", part_size)):
         if value < 1:
             raise EvaluationError(f"{name} {value}: expected 1 or more.")
@@ -125,7 +129,9 @@ def features(
     with contextlib.ExitStack() as stack:
         if artifact is not None:
             progress(Step(f"open {artifact}"))
-            model = models.open_model(Path(artifact), formats, image_size, endpoint)
+            model = models.open_model(
+                Path(artifact), formats, image_size, endpoint, engine
+            )
         else:
             assert checkpoint is not None
             if not isinstance(checkpoint, Checkpoint):
@@ -167,7 +173,7 @@ def features(
             written = 0
             if left:
                 shipment = launcher.ship(
-                    [model], of, formats, FEATURE_VECTOR, image_size, endpoint
+                    [model], of, formats, FEATURE_VECTOR, image_size, endpoint, engine
                 )
                 written = launcher.features(
                     shipment, left, source, kind, batch_size, part_size, unreadable
@@ -187,6 +193,7 @@ def features(
 def _source(model: Model, endpoint: str | None) -> dict[str, Any]:
     """What vectors are of: all that has a part in them."""
     record = model.record
+    other = {"engine": model.engine} if model.engine else {}
     return {
         "format": model.format,
         "task": model.task.name,
@@ -196,6 +203,7 @@ def _source(model: Model, endpoint: str | None) -> dict[str, Any]:
         "checkpoint_identity": record.checkpoint_identity if record else None,
         "provenance": record.provenance if record else None,
         "stand_in": record.stand_in if record else None,
+        **other,
     }
 
 

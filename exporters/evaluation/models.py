@@ -42,6 +42,7 @@ class Model:
       digest: the same for the same files, or the checkpoint's identity.
       run: float32 [batch, height, width, 3] in [0, 1] -> [batch, numbers].
       close: frees what it holds.
+      engine: what runs it, None for its own or the checkpoint's.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Model:
     digest: str
     run: Callable[[np.ndarray], np.ndarray]
     close: Callable[[], None]
+    engine: str | None = None
 
     @property
     def num_classes(self) -> int | None:
@@ -65,6 +67,7 @@ def open_model(
     table: Mapping[str, Format],
     image_size: Size | None = None,
     endpoint: str | None = None,
+    engine: str | None = None,
 ) -> Model:
     """Opens an artifact with its consumer's library.
 
@@ -74,11 +77,14 @@ def open_model(
       image_size: (height, width) for artifacts that take any; None for 299 x 299.
       endpoint: TF-Slim's name of an endpoint to give, averaged over all positions; None
         for the task's own output.
+      engine: what runs it, of `exporters.engines`; None for its own.
 
     Raises:
-      ArtifactError: it cannot be read, or has no such endpoint.
+      ArtifactError: it cannot be read or run by the engine, or has no such endpoint.
     """
-    artifact, row = open_artifact(path, table)
+    artifact, row = open_artifact(path, table, engine)
+    if engine and engine == row.container.engines[0].name:
+        engine = None
     try:
         run = _pooled(path, artifact, endpoint) if endpoint else artifact.predict
     except ArtifactError:
@@ -86,6 +92,8 @@ def open_model(
         raise
     digests = files.digests(path)  # By names that begin with the artifact's own.
     parts = [(name.partition("/")[2], digest) for name, digest in digests.items()]
+    if engine:
+        parts.append(("engine", engine))
     return Model(
         name=str(path),
         format=row.name,
@@ -96,6 +104,7 @@ def open_model(
         digest=fingerprint(parts),
         run=run,
         close=artifact.close,
+        engine=engine,
     )
 
 

@@ -79,6 +79,7 @@ class Shipment:
       table: of formats.
       image_size: (height, width) for what takes any size; None for 299 x 299.
       endpoint: TF-Slim's name of an endpoint to give; None for the task's own output.
+      engine: what runs artifacts; None for each its own.
     """
 
     copies: tuple[Location, ...]
@@ -86,6 +87,7 @@ class Shipment:
     table: Mapping[str, Format]
     image_size: Size | None
     endpoint: str | None = None
+    engine: str | None = None
 
     def open(self) -> OpenedModels:
         """Opens the copies, with a copy on this machine of those that are not on it."""
@@ -112,7 +114,11 @@ class OpenedModels:
             _open_checkpoint(path, shipment)
             if path.name == _CHECKPOINT
             else models.open_model(
-                path, shipment.table, shipment.image_size, shipment.endpoint
+                path,
+                shipment.table,
+                shipment.image_size,
+                shipment.endpoint,
+                shipment.engine,
             )
             for path in here
         ]
@@ -340,6 +346,7 @@ class Launcher:
         task: Task,
         image_size: Size | None = None,
         endpoint: str | None = None,
+        engine: str | None = None,
     ) -> Shipment:
         """Copies models to where workers find them.
 
@@ -350,6 +357,7 @@ class Launcher:
           task: what the checkpoint is for.
           image_size: see `models.open_model`.
           endpoint: see `models.open_model`.
+          engine: see `models.open_model`.
 
         Raises:
           OSError, StorageError: something cannot be read or written.
@@ -366,7 +374,7 @@ class Launcher:
                 copy = directory / os.path.basename(os.path.abspath(model.name))
                 self._copy(Path(model.name), copy)
             copies.append(copy)
-        return Shipment(tuple(copies), task, table, image_size, endpoint)
+        return Shipment(tuple(copies), task, table, image_size, endpoint, engine)
 
     def _copy(self, path: Path, copy: Location) -> None:
         if path.is_dir():

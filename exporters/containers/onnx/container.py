@@ -23,6 +23,7 @@ from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
+from exporters.engines import ONNX_RUNTIME, OPENVINO, OpenVino
 from exporters.errors import ArtifactError
 from exporters.network.layers import transpose
 from exporters.network.quantization import UINT8_ZERO, Precision, Quantization
@@ -103,11 +104,16 @@ def _metadata(
     return metadata
 
 
-def open(path: Path) -> OpenedArtifact:
+def open(path: Path, engine: str = ONNX_RUNTIME.name) -> OpenedArtifact:
     """Opens an ONNX file that `write` made, with ONNX Runtime on the CPU.
 
+    Args:
+      path: the file.
+      engine: what runs it, ONNX Runtime or "openvino".
+
     Raises:
-      ArtifactError: the file is no ONNX file, damaged, or not of this toolkit.
+      ArtifactError: the file is no ONNX file, damaged, or not of this toolkit; or the
+        engine cannot read it.
     """
     try:
         session = onnxruntime.InferenceSession(
@@ -138,13 +144,16 @@ def open(path: Path) -> OpenedArtifact:
     if record.options.get("endpoints"):
         outputs |= {name: Output(value) for name, value in task.published.items()}
     names = [output.name for output in session.get_outputs()]
+    openvino = OpenVino(path) if engine == OPENVINO.name else None
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         if nchw:
             images = images.transpose(nodes.TO_NCHW)
-        feed = {INPUT: np.ascontiguousarray(images, np.float32)}
+        images = np.ascontiguousarray(images, np.float32)
+        if openvino:
+            return dict(zip(names, openvino(images)))
         try:
-            return dict(zip(names, session.run(names, feed)))
+            return dict(zip(names, session.run(names, {INPUT: images})))
         except _DAMAGE as error:
             raise ArtifactError(
                 f"{path} cannot be run on images of the shape {list(images.shape)}; it "

@@ -23,6 +23,7 @@ from exporters.build import Build
 from exporters.containers.tflite import reader, support_metadata, writer
 from exporters.containers.tflite.versions import FORMAT, AuxiliaryClassifier
 from exporters.containers.tflite.writer import INPUT
+from exporters.engines import LITERT, OPENVINO, OpenVino
 from exporters.errors import ArtifactError, ExportError
 from exporters.network import folding, layers
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
@@ -193,11 +194,16 @@ def _outer_range(
     return limits.min, limits.max
 
 
-def open(path: Path) -> OpenedArtifact:
+def open(path: Path, engine: str = LITERT.name) -> OpenedArtifact:
     """Opens a TFLite file that `write` made.
 
+    Args:
+      path: the file.
+      engine: what runs it, LiteRT or "openvino".
+
     Raises:
-      ArtifactError: the file is no TFLite file, none of this toolkit's, or damaged.
+      ArtifactError: the file is no TFLite file, none of this toolkit's, or damaged; or
+        the engine cannot read it.
     """
     file = reader.read(path)
     record = file.record
@@ -223,9 +229,14 @@ def open(path: Path) -> OpenedArtifact:
     rounded = _quantization(details) if details else None
     step = float(rounded.scale[0]) if rounded else 0.0
 
+    openvino = OpenVino(path) if engine == OPENVINO.name else None
+
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        images = images * 2 - 1 if is_signed else images
+        if openvino:
+            return _run_at_once(openvino, runner, images)
         try:
-            return _run(runner, images * 2 - 1 if is_signed else images)
+            return _run(runner, images)
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(
                 f"{path} cannot be run on images of the shape {list(images.shape)}. It "
@@ -257,19 +268,36 @@ def _description(record: Record) -> str:
 
 
 def _run(runner: Any, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Runs images one by one, with quantization where the file has integers."""
-    input_type = runner.get_input_details()[INPUT]
-    output_types = runner.get_output_details()
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in output_types}
+    """Runs images one by one."""
+    rows: dict[str, list[np.ndarray]] = {}
     for image in images:
-        image = image[np.newaxis].astype(np.float32)
-        if quantized := _quantization(input_type):
-            image = quantized.quantize(image, input_type["dtype"])
-        for name, row in runner(**{INPUT: image}).items():
-            if quantized := _quantization(output_types[name]):
-                row = quantized.dequantize(row)
-            rows[name].append(row.astype(np.float32))
+        given = _to_input(runner, image[np.newaxis])
+        for name, row in runner(**{INPUT: given}).items():
+            rows.setdefault(name, []).append(_of_output(runner, name, row))
     return {name: np.concatenate(found) for name, found in rows.items()}
+
+
+def _run_at_once(
+    openvino: OpenVino, runner: Any, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Runs a batch with OpenVINO; the file has one output."""
+    (name,) = runner.get_output_details()
+    (found,) = openvino(_to_input(runner, images))
+    return {name: _of_output(runner, name, found)}
+
+
+def _to_input(runner: Any, images: np.ndarray) -> np.ndarray:
+    """Returns images as the file takes them: quantized, where it has integers."""
+    details = runner.get_input_details()[INPUT]
+    images = images.astype(np.float32)
+    quantized = _quantization(details)
+    return quantized.quantize(images, details["dtype"]) if quantized else images
+
+
+def _of_output(runner: Any, name: str, values: np.ndarray) -> np.ndarray:
+    """Returns what an output says, as float32."""
+    quantized = _quantization(runner.get_output_details()[name])
+    return (quantized.dequantize(values) if quantized else values).astype(np.float32)
 
 
 def _quantization(details: Mapping[str, Any]) -> Quantization | None:

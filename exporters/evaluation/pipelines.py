@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -16,6 +20,9 @@ from exporters.errors import EvaluationError, PipelineError
 from exporters.evaluation.sharding import Job
 
 _SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_TO_END = 2.0
+_WORKER = b"apache_beam.runners.worker"
+"""In the commands of local workers, and of the shells that started them."""
 
 
 class _Worker(beam.DoFn):
@@ -50,6 +57,7 @@ def run(
     """
     pipeline = _Pipeline(job, numbers, _options(flags))
     # In a thread, since some runners end only when all is done, and heed no Ctrl-C.
+    others = set(threading.enumerate())
     thread = threading.Thread(target=pipeline.run, daemon=True)
     thread.start()
     try:
@@ -58,6 +66,10 @@ def run(
             poll()
     except BaseException:
         pipeline.cancel()
+        # Else those of Beam's say how they ended when others have the screen.
+        end = time.monotonic() + _SECONDS_TO_END
+        for each in set(threading.enumerate()) - others:
+            each.join(max(0.0, end - time.monotonic()))
         raise
     if pipeline.error is not None:
         raise PipelineError(
@@ -96,6 +108,21 @@ class _Pipeline:
         if self._result is not None:
             with contextlib.suppress(Exception):
                 self._result.cancel()
+        _end_workers(os.getpid())
+
+
+def _end_workers(pid: int) -> None:
+    """Ends workers that a process has here: they would wait for it forever.
+
+    Only Linux says which they are.
+    """
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, children.read_text(encoding="ascii").split()):
+                command = Path(f"/proc/{child}/cmdline").read_bytes()
+                _end_workers(child)
+                if _WORKER in command:
+                    os.kill(child, signal.SIGTERM)
 
 
 def _options(flags: Sequence[str]) -> PipelineOptions:

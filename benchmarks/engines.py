@@ -12,7 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.engines import FLOAT32, LITERT, ONNX_RUNTIME, OPENVINO, OpenVino
+from exporters.engines import (
+    FLOAT32,
+    LITERT,
+    ONNX_RUNTIME,
+    OPENVINO,
+    OpenVino,
+    onnx_session,
+)
 
 
 class UnknownEngineError(Exception):
@@ -96,15 +103,7 @@ def _is_saved_model(path: Path) -> bool:
 
 
 def _load_onnx(path: Path, threads: int) -> Runner:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Else threads that wait for the next run slow down what is measured in turn.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnx_session(path, threads)
     name = session.get_inputs()[0].name
     return lambda images: session.run(None, {name: images})[0]
 

@@ -32,6 +32,7 @@ from exporters.command.console import Console
 from exporters.command.show import Steps
 from exporters.command.tables import Cell, Column
 from exporters.command.units import counted, size
+from exporters.engines import cores
 from exporters.errors import ArtifactError
 from exporters.evaluation.evaluating import evaluate
 from exporters.formats import open_artifact
@@ -41,29 +42,47 @@ _BATCH = 8
 _PHOTOGRAPH = (375, 500)
 """Height and width, in pixels, of most of ImageNet's images."""
 _QUALITY = 95
-_WARM_UP = 0.1
+_TENTH = 0.1
+_COLUMNS = (
+    *("bare, images/s", "evaluate", "lost"),
+    *("bare, of a processor", "evaluate", "added"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Throughput:
-    """How many images a second.
+    """How many images a second, and what an image takes of the processors.
 
     Attributes:
       artifact: its name.
       engine: its own.
-      bare: of the engine on decoded images.
-      evaluated: of `evaluate` on JPEG files.
+      bare: images per second of the engine, on decoded images.
+      evaluated: the same of `evaluate`, on JPEG files.
+      bare_processor: seconds of a processor for an image, by the engine alone; other
+        programs, which make all slower, have no part in it.
+      evaluated_processor: the same by `evaluate`.
     """
 
     artifact: str
     engine: str
     bare: Spread
     evaluated: Spread
+    bare_processor: Spread
+    evaluated_processor: Spread
 
     @property
     def lost(self) -> float:
         """Share of the bare runtime's images a second that is lost, by the best of both."""
         return 1 - self.evaluated.maximum / self.bare.maximum
+
+    @property
+    def added(self) -> float:
+        """What an image takes of the processors beside the network, by what that takes.
+
+        So much is lost where all processors are the runtime's, and less where some are
+        idle.
+        """
+        return self.evaluated_processor.minimum / self.bare_processor.minimum - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,10 +170,17 @@ def throughput(path: Path, directory: Path, repeats: int) -> Throughput:
     decoded = images.read(found, height, width)
     bare, evaluated = [], []
     for _ in range(repeats):
-        bare.append(len(found) / _bare(engine, path, decoded))
-        done = evaluate(path, directory, label_offset=0, batch_size=_BATCH)
-        evaluated.append(done.count / done.seconds)
-    return Throughput(path.name, engine.name, Spread.of(bare), Spread.of(evaluated))
+        bare.append(_bare(engine, path, decoded))
+        evaluated.append(_evaluated(path, directory))
+    count = len(found)
+    return Throughput(
+        path.name,
+        engine.name,
+        Spread.of([count / taken.seconds for taken in bare]),
+        Spread.of([count / taken.seconds for taken in evaluated]),
+        Spread.of([taken.processor / count for taken in bare]),
+        Spread.of([taken.processor / count for taken in evaluated]),
+    )
 
 
 def _own_engine(path: Path) -> Engine:
@@ -164,12 +190,34 @@ def _own_engine(path: Path) -> Engine:
     raise ArtifactError(f"{path} has no engine here that it was made for.")
 
 
-def _bare(engine: Engine, path: Path, decoded: np.ndarray) -> float:
-    runner = engine.load(path, len(os.sched_getaffinity(0)))
-    start = time.monotonic()
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """What a pass over the images took, by the clock and of all processors."""
+
+    seconds: float
+    processor: float
+
+
+def _bare(engine: Engine, path: Path, decoded: np.ndarray) -> _Taken:
+    runner = engine.load(path, cores())
+    start, processor = time.monotonic(), time.process_time()
     for first in range(0, len(decoded), _BATCH):
         runner(decoded[first : first + _BATCH])
-    return time.monotonic() - start
+    return _Taken(time.monotonic() - start, time.process_time() - processor)
+
+
+def _evaluated(path: Path, directory: Path) -> _Taken:
+    start = 0.0
+
+    def progress(event: Step | Note) -> None:
+        nonlocal start
+        if isinstance(event, Note):  # The last one says how labels were understood.
+            start = time.process_time()
+
+    done = evaluate(
+        path, directory, label_offset=0, batch_size=_BATCH, progress=progress
+    )
+    return _Taken(done.seconds, time.process_time() - start)
 
 
 def memory(path: Path, directory: Path, progress: Progress) -> Memory:
@@ -182,7 +230,7 @@ def memory(path: Path, directory: Path, progress: Progress) -> Memory:
             sizes.append(_resident())
 
     done = evaluate(path, directory, label_offset=0, progress=seen)
-    tenth = max(1, round(len(sizes) * _WARM_UP))
+    tenth = max(1, round(len(sizes) * _TENTH))
     return Memory(path.name, done.count, max(sizes[:tenth]), max(sizes[-tenth:]))
 
 
@@ -200,11 +248,14 @@ def show(console: Console, found: Figures) -> None:
             _spread(one.bare),
             _spread(one.evaluated),
             f"{one.lost:.0%}",
+            f"{1000 * one.bare_processor.minimum:.1f} ms",
+            f"{1000 * one.evaluated_processor.minimum:.1f} ms",
+            f"{one.added:.0%}",
         ]
         for one in found.throughputs
     ]
     columns = [Column("artifact", folds=True), Column("engine")]
-    columns += [Column(x, "right") for x in ("bare, images/s", "evaluate", "lost")]
+    columns += [Column(x, "right") for x in _COLUMNS]
     console.table(columns, rows)
     if found.memory:
         one = found.memory

@@ -9,13 +9,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporters.artifact import first_line
 from exporters.errors import ArtifactError, MissingLibraryError, is_of_the_machine
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +80,35 @@ def check(name: str | None) -> None:
             f"--engine {name} needs {library.distribution}: "
             f"pip install {library.install}"
         ) from error
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def onnx_session(path: Path, threads: int | None = None) -> InferenceSession:
+    """Opens an ONNX file with ONNX Runtime, on the processor.
+
+    Args:
+      path: the file.
+      threads: how many it may use; None for as many as there are processors for us.
+
+    Raises:
+      Exception: one of ONNX Runtime's own.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or cores()
+    # Else threads that wait for the next run slow down what others do in between: those
+    # that read images, or another engine that is measured in turn.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
 
 
 class OpenVino:

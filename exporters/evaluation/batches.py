@@ -5,13 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 
 import numpy as np
 
 from exporters import images as image_files
+from exporters.engines import cores
 from exporters.evaluation.datasets import Example
 from exporters.images import ImageError
 
@@ -52,7 +52,7 @@ def read(
       sizes: (height, width), in which each is wanted.
       batch_size: number of images in a batch, readable or not; the last has fewer.
     """
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    threads = min(cores(), _MOST_THREADS)
     positions = iter(positions)
     with futures.ThreadPoolExecutor(threads) as pool:
         pending: collections.deque[tuple[int, futures.Future]] = collections.deque()

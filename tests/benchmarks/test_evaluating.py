@@ -33,6 +33,8 @@ def test_figures_are_kept(small, tmp_path, capfd):
     assert one["artifact"] == small.name
     assert one["engine"] == ("litert" if small.suffix == ".tflite" else "onnxruntime")
     assert one["bare"]["count"] == one["evaluated"]["count"] == 2
+    assert 0 < one["bare_processor"]["minimum"] < 5
+    assert 0 < one["evaluated_processor"]["minimum"] < 5
     assert one["bare"]["minimum"] > 0 and one["evaluated"]["minimum"] > 0
     assert found["memory"]["images"] == 70
     assert 0 < found["memory"]["early"] < 64e9 and 0 < found["memory"]["late"] < 64e9
@@ -41,8 +43,10 @@ def test_figures_are_kept(small, tmp_path, capfd):
 
 def test_what_is_lost_is_by_the_best_of_both():
     bare, evaluated = Spread.of([8, 10, 9]), Spread.of([5, 9, 8])
-    one = Throughput("x", "own", bare, evaluated)
+    few, more = Spread.of([0.2, 0.1]), Spread.of([0.12, 0.5])
+    one = Throughput("x", "own", bare, evaluated, few, more)
     assert one.lost == pytest.approx(0.1)
+    assert one.added == pytest.approx(0.2)
     assert dataclasses.replace(one, evaluated=bare).lost == 0
 
 

@@ -23,7 +23,7 @@ from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
-from exporters.engines import ONNX_RUNTIME, OPENVINO, OpenVino
+from exporters.engines import ONNX_RUNTIME, OPENVINO, OpenVino, onnx_session
 from exporters.errors import ArtifactError
 from exporters.network.layers import transpose
 from exporters.network.quantization import UINT8_ZERO, Precision, Quantization
@@ -116,9 +116,7 @@ def open(path: Path, engine: str = ONNX_RUNTIME.name) -> OpenedArtifact:
         engine cannot read it.
     """
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), providers=["CPUExecutionProvider"]
-        )
+        session = onnx_session(path)
     except _DAMAGE as error:
         raise ArtifactError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {path}. Expected an "

@@ -10,7 +10,6 @@ converter makes the same operators of this network, and takes far more time and 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from exporters.build import Build
 from exporters.containers.tflite import reader, support_metadata, writer
 from exporters.containers.tflite.versions import FORMAT, AuxiliaryClassifier
 from exporters.containers.tflite.writer import INPUT
-from exporters.engines import LITERT, OPENVINO, OpenVino
+from exporters.engines import LITERT, OPENVINO, OpenVino, cores
 from exporters.errors import ArtifactError, ExportError
 from exporters.network import folding, layers
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
@@ -208,7 +207,7 @@ def open(path: Path, engine: str = LITERT.name) -> OpenedArtifact:
     file = reader.read(path)
     record = file.record
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        interpreter = Interpreter(model_path=str(path), num_threads=cores())
         runner = interpreter.get_signature_runner()
         _, height, width, _ = runner.get_input_details()[INPUT]["shape"]
     except (LookupError, ValueError, RuntimeError) as error:

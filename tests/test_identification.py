@@ -315,7 +315,7 @@ def test_inception_resnet_v1():
         )
         for i, key in enumerate(version_1.kernels.elements())
     ]
-    found = identification._of_contents("it", Contents("safetensors", arrays))
+    found = identification.of_contents("it", Contents("safetensors", arrays))
     assert found.network == networks.VERSION_1
     assert found.confidence == "certain"
 

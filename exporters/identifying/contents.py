@@ -49,6 +49,14 @@ class StoredArray:
         """Whether values are rounded to integers."""
         return "int" in self.dtype
 
+    @property
+    def rounding(self) -> float:
+        """Root of the mean square of what rounding to integers changes a value by."""
+        if not self.is_integer:
+            return 0.0
+        steps = np.ones(1) if self.steps is None else self.steps
+        return float(np.sqrt(np.mean(np.square(steps, dtype=np.float64)) / 12))
+
 
 @dataclasses.dataclass(frozen=True)
 class Node:

@@ -1,0 +1,306 @@
+"""Compares files of other tools' with the checkpoint, as far as they are this network.
+
+What such a file is, its content tells (`exporters.identification`): the network, the
+numbers, the range of images, the classes. What it does not tell is found by trying, and
+said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from exporters import identification, parity
+from exporters.artifact import OpenedArtifact, Output
+from exporters.errors import ArtifactError, MissingLibraryError
+from exporters.formats import TOLERANCES
+from exporters.identification import IdentifiedFile, LayerDifference
+from exporters.identifying import networks, reading, running
+from exporters.identifying.running import CannotRunError, ForeignModel
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
+from exporters.network.tasks import (
+    AUXILIARY_CLASSIFICATION,
+    CLASSIFICATION,
+    FEATURE_VECTOR,
+    Task,
+)
+from exporters.parity import ComparedOutputs, ParityImages, ParityReport
+from exporters.reference import Reference
+from exporters.weight_parity import WeightParity
+
+_RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
+"""Of images, to try where a file does not say which it takes."""
+_PROBABILITIES = 1e-2
+"""How far sums of probabilities are from 1 at most."""
+_DEFAULT_SIZE = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
+_LAST_CONVOLUTION = "Conv2d_7b_1x1"
+_TO_NHWC = (0, 2, 3, 1)
+
+
+def compare(
+    path: Path, reference: Reference, parity_images: ParityImages
+) -> tuple[ParityReport, IdentifiedFile]:
+    """Compares a file's weights and outputs with those of the checkpoint.
+
+    Args:
+      path: the file, or directory of a SavedModel.
+      reference: the checkpoint's network.
+      parity_images: what to run both on.
+
+    Returns:
+      The comparison, and what the file is.
+
+    Raises:
+      ArtifactError, CheckpointError: it cannot be read or run, or is another network.
+      OSError: it cannot be read.
+    """
+    contents = reading.read(path)
+    found = identification.of_contents(path, contents)
+    if found.network not in (networks.THIS, networks.AUXILIARY):
+        raise ArtifactError(
+            f"{path} is {contents.form} of another tool's, and holds {found.network}: "
+            f"{found.kernels} kernels of {found.numbers:,} numbers. Expected "
+            f"{networks.THIS}."
+        )
+    found = identification.compared(found, contents, reference.checkpoint)
+    tolerance = TOLERANCES[_coarsest(found.precision)]
+    notes = [_how_read(found)]
+    with contextlib.ExitStack() as stack:
+        try:
+            model = running.run(path, contents.form, found.classes)
+        except (CannotRunError, MissingLibraryError) as error:
+            task = _task(found)
+            outputs = ComparedOutputs({}, {}, (), str(error))
+            main = task.output
+        else:
+            stack.enter_context(model)
+            opened = _Opened(path, found, model, reference, parity_images)
+            artifact = opened.artifact()
+            task, main = artifact.task, next(iter(artifact.outputs))
+            notes += opened.notes
+            outputs = parity.compare_outputs(
+                artifact, reference, parity_images, tolerance
+            )
+    notes += [
+        f"{layer} was not compared: the checkpoint has none"
+        for layer in found.not_compared
+    ]
+    problems = list(outputs.problems)
+    if found.relation == identification.UNRELATED:
+        problems.append("its weights are unrelated to the checkpoint's")
+    return (
+        ParityReport(
+            format=" ".join([found.form, *found.precision[:1]]),
+            task=task.name,
+            images=outputs.images,
+            main_output=main,
+            outputs=outputs.figures,
+            weights=_weights(found),
+            problems=tuple(problems),
+            not_run=outputs.not_run,
+            notes=tuple(notes),
+        ),
+        found,
+    )
+
+
+def _coarsest(precision: tuple[str, ...]) -> str:
+    if any("int" in dtype for dtype in precision):
+        return "int8"
+    if {"float16", "bfloat16"} & set(precision):
+        return "float16"
+    return "float32"
+
+
+def _how_read(found: IdentifiedFile) -> str:
+    facts = [f"read as {found.form}", " and ".join(found.precision)]
+    if found.network == networks.AUXILIARY:
+        facts.append("of the auxiliary classifier")
+    if found.is_folded is not None:
+        facts.append("batch norm folded" if found.is_folded else "batch norm unfolded")
+    if found.classes is None:
+        facts.append("no classifier")
+    else:
+        left_out = ', "background" left out' if found.first_class else ""
+        facts.append(f"{found.classes} classes{left_out}")
+    return ", ".join(facts)
+
+
+def _task(found: IdentifiedFile) -> Task:
+    if found.network == networks.AUXILIARY:
+        return AUXILIARY_CLASSIFICATION
+    return FEATURE_VECTOR if found.classes is None else CLASSIFICATION
+
+
+def _weights(found: IdentifiedFile) -> WeightParity:
+    wrong: dict[str, str] = {}
+    for difference in found.differences:
+        wrong.setdefault(difference.layer, f"{difference.layer}: {_said(difference)}")
+    return WeightParity(found.compared, tuple(wrong.values()))
+
+
+def _said(difference: LayerDifference) -> str:
+    by = "" if difference.difference is None else f" by {difference.difference:.2g}"
+    return {
+        "kernel": f"its kernel differs{by}",
+        "vectors": f"its biases, or batch norm, differ{by}",
+        "missing": "no kernel is like the checkpoint's",
+        "place": "it is in another's place",
+    }[difference.what]
+
+
+class _Opened:
+    """A file that runs, and what is found out by running it.
+
+    Attributes:
+      notes: what was found out.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        found: IdentifiedFile,
+        model: ForeignModel,
+        reference: Reference,
+        parity_images: ParityImages,
+    ) -> None:
+        self.notes: list[str] = []
+        self._path = path
+        self._found = found
+        self._model = model
+        self._reference = reference
+        self._images = parity_images
+        self._size = self._image_size()
+        self._batch = parity_images.batches(self._size)[0]
+
+    def artifact(self) -> OpenedArtifact:
+        """Returns the file as other artifacts are opened, with the outputs it has.
+
+        Raises:
+          ArtifactError: none of its outputs is one of the network's.
+        """
+        if self._found.input_range:
+            how, artifact = "", self._artifact(self._found.input_range)
+        else:
+            how = " (found by trying: the file does not say)"
+            artifact = min(map(self._artifact, _RANGES), key=self._error)
+        low, high = artifact.input_range
+        self.notes.append(
+            f"run by {self._model.library} on {self._model.layout} images in "
+            f"[{low:g}, {high:g}]{how}"
+        )
+        self.notes += self._not_compared(artifact)
+        return artifact
+
+    def _image_size(self) -> tuple[int, int] | None:
+        """The size that it takes, not only says."""
+        if self._model.image_size or self._found.network == networks.AUXILIARY:
+            return self._model.image_size or _DEFAULT_SIZE
+        first, *_, last = self._images.batches(None)
+        self._model.run(first[:1])
+        try:
+            self._model.run(last[:1])
+        except ArtifactError:
+            self.notes.append("it takes 299 x 299, and not any size, as it says")
+            return _DEFAULT_SIZE
+        return None
+
+    def _artifact(self, input_range: tuple[float, float]) -> OpenedArtifact:
+        low, high = input_range
+
+        def run(images: np.ndarray) -> dict[str, np.ndarray]:
+            found = self._model.run(images * np.float32(high - low) + np.float32(low))
+            return {
+                name: _shaped(found[name], of.value) for name, of in outputs.items()
+            }
+
+        found = self._model.run(
+            self._batch[:1] * np.float32(high - low) + np.float32(low)
+        )
+        outputs = dict(self._recognized(found))
+        if not outputs:
+            shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in found.items())
+            raise ArtifactError(
+                f"{self._path} gives {shapes}; none of these is the feature vector, or "
+                "the classes of the checkpoint."
+            )
+        is_classes = parity.is_classes(next(iter(outputs.values())))
+        return OpenedArtifact(
+            format=self._found.form,
+            task=_task(self._found) if is_classes else FEATURE_VECTOR,
+            record=None,
+            image_size=self._size,
+            outputs=outputs,
+            run=run,
+            weights=dict,
+            input_range=input_range,
+            first_class=self._found.first_class,
+        )
+
+    def _recognized(
+        self, found: Mapping[str, np.ndarray]
+    ) -> Iterator[tuple[str, Output]]:
+        """The outputs that are the network's, classes first."""
+        known = [(name, self._value(values)) for name, values in found.items()]
+        order = ("AuxLogits", "probabilities", "logits", "feature_vector")
+        ranks = {value: rank for rank, value in enumerate(order)}
+        known.sort(key=lambda pair: ranks.get(pair[1] or "", len(ranks)))
+        for name, value in known:
+            if value is not None:
+                yield name, Output(value, step=self._model.steps.get(name, 0.0))
+
+    def _value(self, values: np.ndarray) -> str | None:
+        """What an output of one image is, by its shape and its numbers."""
+        checkpoint, found = self._reference.checkpoint, self._found
+        features, classes = self._widths()
+        width = values.size
+        if found.network == networks.AUXILIARY:
+            is_there = width == classes and checkpoint.has_auxiliary_head
+            return "AuxLogits" if is_there else None
+        if width == classes:
+            total = float(values.sum())
+            is_softmax = values.min() >= 0 and abs(total - 1) <= _PROBABILITIES
+            return "probabilities" if is_softmax else "logits"
+        if width == features:
+            return "feature_vector"
+        if values.ndim == 4 and features in (values.shape[1], values.shape[3]):
+            return _LAST_CONVOLUTION
+        return None
+
+    def _widths(self) -> tuple[int, int | None]:
+        """How many features there are, and classes that can be compared."""
+        checkpoint, found = self._reference.checkpoint, self._found
+        features = next(n.features for n in networks.known() if n.name == networks.THIS)
+        if checkpoint.num_classes is None or found.classes is None:
+            return features, None
+        are_same = checkpoint.num_classes - found.classes == found.first_class
+        return features, found.classes if are_same else None
+
+    def _error(self, artifact: OpenedArtifact) -> float:
+        """How far its first output is from the reference's, at most."""
+        name, output = next(iter(artifact.outputs.items()))
+        first_class = artifact.first_class if parity.is_classes(output) else 0
+        known = self._reference.outputs(self._batch, {output.value})[output.value]
+        given = artifact.run(self._batch)[name]
+        wanted = known[..., first_class:]
+        if given.shape != wanted.shape or not np.isfinite(given).all():
+            return np.inf
+        return float(np.abs(given - wanted).max())
+
+    def _not_compared(self, artifact: OpenedArtifact) -> Iterator[str]:
+        found = self._model.run(self._batch[:1])
+        for name, values in found.items():
+            if name not in artifact.outputs:
+                yield f"output {name} {list(values.shape)} was not compared"
+
+
+def _shaped(values: np.ndarray, value: str) -> np.ndarray:
+    """An output in the shape of the reference's."""
+    values = values.astype(np.float32)
+    if value != _LAST_CONVOLUTION:
+        return values.reshape(len(values), -1)
+    features = next(n.features for n in networks.known() if n.name == networks.THIS)
+    return values if values.shape[3] == features else values.transpose(_TO_NHWC)

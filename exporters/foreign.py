@@ -27,12 +27,13 @@ from exporters.network.tasks import (
     FEATURE_VECTOR,
     Task,
 )
-from exporters.parity import ComparedOutputs, ParityImages, ParityReport
+from exporters.parity import ComparedOutputs, ParityImages, ParityReport, Tolerance
 from exporters.reference import Reference
 from exporters.weight_parity import WeightParity
 
 _RANGES = ((-1.0, 1.0), (0.0, 1.0), (0.0, 255.0))
 """Of images, to try where a file does not say which it takes."""
+_ANY = Tolerance(np.inf, -1.0)
 _PROBABILITIES = 1e-2
 """How far sums of probabilities are from 1 at most."""
 _DEFAULT_SIZE = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
@@ -67,6 +68,7 @@ def compare(
         )
     found = identification.compared(found, contents, reference.checkpoint)
     tolerance = TOLERANCES[_coarsest(found.precision)]
+    problems = []
     notes = [_how_read(found)]
     with contextlib.ExitStack() as stack:
         try:
@@ -79,16 +81,19 @@ def compare(
             stack.enter_context(model)
             opened = _Opened(path, found, model, reference, parity_images)
             artifact = opened.artifact()
-            task, main = artifact.task, next(iter(artifact.outputs))
+            task = artifact.task
+            main = next(iter(artifact.outputs), task.output)
             notes += opened.notes
             outputs = parity.compare_outputs(
                 artifact, reference, parity_images, tolerance
             )
+            if not artifact.outputs:
+                problems.append("no output is one of the checkpoint's network")
     notes += [
         f"{layer} was not compared: the checkpoint has none"
         for layer in found.not_compared
     ]
-    problems = list(outputs.problems)
+    problems += outputs.problems
     if found.relation == identification.UNRELATED:
         problems.append("its weights are unrelated to the checkpoint's")
     return (
@@ -168,7 +173,6 @@ class _Opened:
         parity_images: ParityImages,
     ) -> None:
         self.notes: list[str] = []
-        self._path = path
         self._found = found
         self._model = model
         self._reference = reference
@@ -179,8 +183,8 @@ class _Opened:
     def artifact(self) -> OpenedArtifact:
         """Returns the file as other artifacts are opened, with the outputs it has.
 
-        Raises:
-          ArtifactError: none of its outputs is one of the network's.
+        These are none where what it gives is neither the feature vector nor the classes
+        of the checkpoint.
         """
         if self._found.input_range:
             how, artifact = "", self._artifact(self._found.input_range)
@@ -221,16 +225,10 @@ class _Opened:
             self._batch[:1] * np.float32(high - low) + np.float32(low)
         )
         outputs = dict(self._recognized(found))
-        if not outputs:
-            shapes = ", ".join(f"{n} {list(v.shape)}" for n, v in found.items())
-            raise ArtifactError(
-                f"{self._path} gives {shapes}; none of these is the feature vector, or "
-                "the classes of the checkpoint."
-            )
-        is_classes = parity.is_classes(next(iter(outputs.values())))
+        has_classes = any(map(parity.is_classes, outputs.values()))
         return OpenedArtifact(
             format=self._found.form,
-            task=_task(self._found) if is_classes else FEATURE_VECTOR,
+            task=_task(self._found) if has_classes else FEATURE_VECTOR,
             record=None,
             image_size=self._size,
             outputs=outputs,
@@ -281,14 +279,13 @@ class _Opened:
 
     def _error(self, artifact: OpenedArtifact) -> float:
         """How far its first output is from the reference's, at most."""
-        name, output = next(iter(artifact.outputs.items()))
-        first_class = artifact.first_class if parity.is_classes(output) else 0
-        known = self._reference.outputs(self._batch, {output.value})[output.value]
-        given = artifact.run(self._batch)[name]
-        wanted = known[..., first_class:]
-        if given.shape != wanted.shape or not np.isfinite(given).all():
-            return np.inf
-        return float(np.abs(given - wanted).max())
+        for name, output in artifact.outputs.items():
+            known = self._reference.outputs(self._batch, {output.value})[output.value]
+            if parity.is_classes(output):
+                known = known[..., artifact.first_class :]
+            found = artifact.run(self._batch)[name]
+            return parity.compare_output(output, known, found, _ANY).max_error
+        return np.inf
 
     def _not_compared(self, artifact: OpenedArtifact) -> Iterator[str]:
         found = self._model.run(self._batch[:1])

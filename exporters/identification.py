@@ -231,10 +231,7 @@ def of_contents(path: Path, contents: Contents) -> IdentifiedFile:
     numbers: collections.Counter[str] = collections.Counter()
     for kernel in kernels:
         numbers[kernel.dtype] += kernel.values.size
-    vectors = sum(
-        array.values.size == max(array.values.shape, default=0) > 1
-        for array in contents.arrays
-    )
+    vectors = sum(array.is_vector for array in contents.arrays)
     return IdentifiedFile(
         path,
         form=contents.form,

@@ -470,6 +470,15 @@ def _problems_with_record(artifact: OpenedArtifact, reference: Reference) -> lis
     return problems
 
 
+def compare_output(
+    output: Output, expected: np.ndarray, found: np.ndarray, tolerance: Tolerance
+) -> OutputParity:
+    """Compares what an artifact gave for a batch with what it should be."""
+    figures = _Figures(output)
+    figures.add(expected, found)
+    return figures.parity(tolerance)
+
+
 class _Figures:
     """Figures of one output, over all batches so far."""
 

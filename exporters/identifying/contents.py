@@ -22,7 +22,7 @@ _PASSED = {
     *("resize", "pad", "padv2", "clip", "stopgradient", "snapshot", "expanddims"),
 }
 _MOST_STEPS = 50
-_ORDERED = ("ONNX", "TFLite")
+_ORDERED = ("ONNX", "TFLite", "OpenVINO", "TF.js")
 """Forms whose nodes come after those that they read."""
 
 
@@ -48,6 +48,12 @@ class StoredArray:
     def is_integer(self) -> bool:
         """Whether values are rounded to integers."""
         return "int" in self.dtype
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it may be a layer's biases, or a part of its batch norm."""
+        is_long = self.values.size == max(self.values.shape, default=0) > 1
+        return is_long and self.dtype != "int64"  # Of shapes.
 
     @property
     def rounding(self) -> float:
@@ -83,8 +89,8 @@ class Contents:
     """What a file holds.
 
     Attributes:
-      form: "ONNX", "TFLite", "SavedModel", "frozen graph", "HDF5", "Keras",
-        "safetensors", "PyTorch" or what `checkpoints.location` says.
+      form: "ONNX", "TFLite", "SavedModel", "frozen graph", "TF.js", "OpenVINO", "HDF5",
+        "Keras", "safetensors", "PyTorch" or what `checkpoints.location` says.
       arrays: all of them, in an order of names or of use that is their makers'.
       nodes: of the graph, where there is one.
       preprocessing: what is done to images before the first layer; None where the file

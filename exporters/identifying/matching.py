@@ -46,6 +46,8 @@ _ROUNDING = 1.5
 _VECTOR_ERRORS = {"float64": 1e-4, "float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
 _INTEGER_VECTOR_ERROR = 0.25
 """Biases may be corrected for what rounding the kernels did to means."""
+_LARGEST_VECTOR_ERROR = 0.9
+"""Whatever their steps: those that are all 0 are off by 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,7 +332,7 @@ def find_vectors(
     """
     pools: dict[int, list[StoredArray]] = collections.defaultdict(list)
     for array in arrays:
-        if array.values.size == max(array.values.shape, default=0) > 1:
+        if array.is_vector:
             pools[array.values.size].append(array)
     stacks = {size: _stack(pool) for size, pool in pools.items()}
     layers = {layer.scope: layer for layer in network.weighted}
@@ -394,11 +396,16 @@ def _nearest(
         errors /= np.linalg.norm(vector) or 1
         place = int(errors.argmin())
         array = pools[vector.size][place]
-        limit = (
-            _INTEGER_VECTOR_ERROR
-            if array.is_integer
-            else _VECTOR_ERRORS.get(array.dtype, 1e-4)
-        )
+        limit = _vector_limit(array, vector)
         if errors[place] >= worst:
             worst, tolerance = float(errors[place]), limit
     return Vectors(worst, tolerance)
+
+
+def _vector_limit(array: StoredArray, vector: np.ndarray) -> float:
+    """What an array's dtype explains of how it differs from a vector, relative."""
+    if not array.is_integer:
+        return _VECTOR_ERRORS.get(array.dtype, 1e-4)
+    size = float(np.sqrt(np.mean(np.square(vector)))) or 1.0
+    rounding = _ROUNDING * array.rounding / size if array.steps is not None else 0.0
+    return min(_INTEGER_VECTOR_ERROR + rounding, _LARGEST_VECTOR_ERROR)

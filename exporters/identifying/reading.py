@@ -26,12 +26,12 @@ from checkpoints.tensors import Spec
 from checkpoints.torch_state import TorchState
 from exporters.errors import ArtifactError
 from exporters.formats import Container, container_of
-from exporters.identifying import tensorflow_graphs
+from exporters.identifying import openvino_ir, tensorflow_graphs
 from exporters.identifying.contents import UNCHANGED, Affine, Contents, StoredArray
 
 EXPECTED = (
-    "Expected ONNX, TFLite, a SavedModel, a frozen graph, a checkpoint, or weights of "
-    "Keras or PyTorch: .h5, .keras, .safetensors, .pt."
+    "Expected ONNX, TFLite, a SavedModel, a frozen graph, a TF.js model, OpenVINO's "
+    ".xml, a checkpoint, or weights of Keras or PyTorch: .h5, .keras, .safetensors, .pt."
 )
 _BEGINNING_BYTES = 1 << 16
 _MOST_BYTES = 4 << 30
@@ -49,6 +49,10 @@ def read(path: Path) -> Contents:
         raise ArtifactError(f"{path} does not exist. {EXPECTED}")
     if (path / SAVED_MODEL).is_file():
         return _saved_model(path)
+    if path.name == _TFJS_MODEL and path.is_file():
+        path = path.parent
+    if (path / _TFJS_MODEL).is_file() and (container := container_of(path)):
+        return _by_container(path, container)
     if path.is_dir():
         return _checkpoint(path)
     with open_regular(path) as file:
@@ -70,6 +74,8 @@ def read(path: Path) -> Contents:
         with path.open("rb") as file:
             arrays = _arrays(SafeTensors(file, str(path)))
             return Contents("safetensors", list(arrays))
+    if openvino_ir.is_one(beginning):
+        return openvino_ir.read(path)
     if tensorflow_graphs.is_graph(beginning) and size <= _MOST_BYTES:
         # A V1 checkpoint begins so as well.
         with contextlib.suppress(ValueError):
@@ -94,7 +100,7 @@ def _by_container(path: Path, container: Container) -> Contents:
 def is_beyond_formats(path: Path) -> bool:
     """Whether a path is a model of a kind that no format has, by its content.
 
-    These are frozen graphs, and state dicts that PyTorch pickled.
+    These are frozen graphs, state dicts that PyTorch pickled, and OpenVINO's .xml.
     """
     if not path.is_file():
         return False
@@ -103,14 +109,17 @@ def is_beyond_formats(path: Path) -> bool:
         size = file.seek(0, 2)
         file.seek(max(0, size - len(table.MAGIC)))
         is_table = file.read() == table.MAGIC
-    return _is_torch(path, beginning) or (
+    return (
+        _is_torch(path, beginning)
+        or openvino_ir.is_one(beginning)
         # V1 checkpoints, which are tables, begin as graphs do.
-        tensorflow_graphs.is_graph(beginning) and not is_table
+        or (tensorflow_graphs.is_graph(beginning) and not is_table)
     )
 
 
 _MODEL = "model_config"
 """Attribute of an HDF5 file that holds a model of Keras's, and not weights alone."""
+_TFJS_MODEL = "model.json"
 _NOT_ONE = "is not a checkpoint"
 _OF_GRAPHS = (".onnx", ".tflite")
 """Containers that have a module `foreign`, which reads files of other tools' too."""

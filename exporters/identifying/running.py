@@ -21,6 +21,7 @@ _MODULES = {
     "TFLite": "exporters.containers.tflite.foreign",
     "SavedModel": "exporters.identifying.tensorflow_models",
     "frozen graph": "exporters.identifying.tensorflow_models",
+    "OpenVINO": "exporters.identifying.openvino_ir",
     "Keras": "exporters.containers.keras.foreign",
     "HDF5": "exporters.containers.keras.foreign",
     "safetensors": "exporters.containers.timm.foreign",

@@ -8,6 +8,7 @@ asked not to. With `include_top` it has the classes without "background".
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,10 @@ def load(
     with (
         reading(path, "weights", f"Keras {keras.__version__}"),
         library.named(path, suffix) as name,
+        warnings.catch_warnings(),
     ):
+        # A sentence for each layer of which the file has no weights.
+        warnings.simplefilter("ignore")
         return keras.applications.InceptionResNetV2(
             weights=name,
             include_top=classes is not None,

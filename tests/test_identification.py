@@ -16,15 +16,10 @@ from onnx import numpy_helper
 
 from checkpoints import safetensors, stand_in
 from checkpoints import twins as tables
-from exporters import record as records
-from exporters.build import Build, ExportOptions
-from exporters.calibration import CalibrationImages
-from exporters.formats import FORMATS
 from exporters.identification import identify
 from exporters.identifying import networks
 from exporters.identifying.contents import Contents, StoredArray
 from exporters.network import folding
-from exporters.network.tasks import TASKS
 from exporters.progress import Step
 
 CHECKPOINT = narrow_network.checkpoint()
@@ -355,6 +350,19 @@ def test_stand_ins_are_told(saved):
     assert one(saved(turned), None).is_stand_in
 
 
+@pytest.mark.parametrize("is_stand_in", [True, False])
+def test_stand_ins_are_told_in_integers(tmp_path, is_stand_in):
+    variables = dict(CHECKPOINT)
+    if is_stand_in:
+        for name in KERNELS:
+            values = variables[name]
+            variables[name] = values - values.mean(axis=tuple(range(values.ndim - 1)))
+    path = narrow_network.write(
+        tmp_path, "tflite-int8", of=narrow_network.of(variables)
+    )
+    assert one(path, None).is_stand_in is is_stand_in
+
+
 # Files of all kinds
 
 
@@ -366,27 +374,19 @@ def test_stand_ins_are_told(saved):
         ("tflite-float32", ("float32",), True),
         ("tflite-float16", ("float16",), True),
         ("tflite-dynamic-int8", ("int8", "float32"), True),
+        ("tfjs-v3", ("float32",), True),
+        ("tfjs-v3-float16", ("float16", "float32"), True),
+        ("tfjs-v3-uint8", ("uint8", "float32"), True),
         ("keras", ("float32",), False),
         ("keras-weights", ("float32",), False),
         ("timm", ("float32",), False),
     ],
 )
 def test_our_own_files(tmp_path, format, precision, is_folded):
-    found = one(_written(tmp_path, format))
+    found = one(narrow_network.write(tmp_path, format))
     assert_same(found, is_folded=is_folded, precision=precision)
     takes_signed = format in ("keras-weights", "timm")
     assert found.input_range == ((-1, 1) if takes_signed else (0, 1))
-
-
-def _written(directory, format, task="classification"):
-    row = FORMATS[format]
-    path = directory / f"it{row.container.suffix}"
-    images = CalibrationImages(np.zeros((1, 75, 75, 3), np.float32), "none")
-    build = Build(CHECKPOINT, ExportOptions(image_size=(75, 75)), images)
-    options = {name: getattr(build.options, name) for name in row.options}
-    record = records.make(format, task, CHECKPOINT, options)
-    row.write(build, TASKS[task], record, path)
-    return path
 
 
 def test_v1_checkpoints(tmp_path):
@@ -469,7 +469,7 @@ def test_files_that_cannot_be_read_are_results(tmp_path, saved):
     (tmp_path / "empty.onnx").write_bytes(b"")
     (tmp_path / "text.h5").write_text("no weights")
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 and no more")
-    truncated = _written(tmp_path, "onnx-float32")
+    truncated = narrow_network.write(tmp_path, "onnx-float32")
     truncated.write_bytes(truncated.read_bytes()[:-1000])
     good = saved(PLAIN)
     paths = [tmp_path / "nowhere", *sorted(tmp_path.glob("*")), good]
@@ -500,7 +500,7 @@ def test_what_is_done_is_told(saved):
 def test_onnx_quantized_by_its_runtime(tmp_path):
     from onnxruntime.quantization import quantize_dynamic
 
-    path = _written(tmp_path, "onnx-float32")
+    path = narrow_network.write(tmp_path, "onnx-float32")
     other = tmp_path / "dynamic.onnx"
     quantize_dynamic(str(path), str(other), op_types_to_quantize=["Conv", "Gemm"])
     found = one(other)
@@ -509,7 +509,7 @@ def test_onnx_quantized_by_its_runtime(tmp_path):
 
 
 def test_onnx_optimized_by_its_runtime(tmp_path):
-    path = _written(tmp_path, "onnx-float32")
+    path = narrow_network.write(tmp_path, "onnx-float32")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = (
@@ -522,7 +522,7 @@ def test_onnx_optimized_by_its_runtime(tmp_path):
 
 
 def test_onnx_with_values_beside_it(tmp_path):
-    model = onnx.load(_written(tmp_path, "onnx-float32"))
+    model = onnx.load(narrow_network.write(tmp_path, "onnx-float32"))
     path = tmp_path / "external.onnx"
     onnx.save(model, path, save_as_external_data=True, location="values.bin")
     assert_same(one(path), is_folded=True)
@@ -531,7 +531,7 @@ def test_onnx_with_values_beside_it(tmp_path):
 
 
 def test_onnx_with_preprocessing_before_it(tmp_path):
-    model = onnx.load(_written(tmp_path, "onnx-float32"))
+    model = onnx.load(narrow_network.write(tmp_path, "onnx-float32"))
     [image] = [i.name for i in model.graph.input]
     nodes = list(model.graph.node)
     for node in nodes:

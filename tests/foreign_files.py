@@ -26,23 +26,6 @@ from exporters.network.layers import Conv, Dense
 
 SIZE = (75, 75)
 CLASSES = narrow_network.CLASSES
-MADE = {
-    "keras": (
-        *("again.keras", "older.h5", "it.weights.h5", "own.keras"),
-        *("applications.keras", "applications.h5", "applications.weights.h5"),
-    ),
-    "tensorflow": (
-        *("frozen.pb", "module", "tf1", "float32.tflite", "float16.tflite"),
-        *("dynamic.tflite", "int8.tflite"),
-    ),
-    "tf2onnx": ("tf2onnx.onnx",),
-    "onnxruntime": (
-        *("half.onnx", "dynamic.onnx", "static.onnx", "optimized.onnx"),
-        *("external.onnx",),
-    ),
-    "openvino": ("it.xml", "half.xml"),
-}
-"""Tool -> its files, of which later tools' are made."""
 
 
 @functools.cache
@@ -90,17 +73,37 @@ def make(directory: Path) -> None:
         _onnxruntime(directory)
 
 
-def make_elsewhere(program: str, environment: str, *arguments: object) -> None:
-    """Runs a program of `consumers` in one of the consumers' environments.
+def make_elsewhere(directory: Path, made: Path) -> None:
+    """Makes the files of tools that have environments of their own.
 
     Skips the test where the machine has not the interpreter.
+
+    Args:
+      directory: to write to.
+      made: what `make` wrote.
     """
+    with narrow_network.installed():
+        state = narrow_network.write(directory, "timm", of=checkpoint())
+    _run("timm_maker", "keras3.15-torch2.13-py3.11", state, directory)
+    source = made / "tf2onnx.onnx"
+    _run("openvino_maker", "openvino2026.4-py3.11", source, directory)
+
+
+def _run(program: str, environment: str, *arguments: Path) -> None:
     try:
         python = environments.python_of(environment)
     except environments.NoInterpreterError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"{environment} {error}")
     command = [python, environments.DIRECTORY / f"{program}.py", *arguments]
-    subprocess.run(list(map(str, command)), check=True, timeout=600)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert not done.returncode, done.stdout[-3000:]
 
 
 def _keras(directory: Path):

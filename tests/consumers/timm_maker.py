@@ -3,15 +3,16 @@
 Arguments: a file of weights for timm, safetensors; the directory to write to.
 """
 
+import importlib
 import sys
 import types
 
 import timm_consumer
 import torch
 from safetensors.torch import load_file, save_file
-from timm.models import inception_resnet_v2 as theirs
 
 NARROWER = 4
+theirs = importlib.import_module("timm.models.inception_resnet_v2")
 
 
 def narrow(channels):
@@ -64,6 +65,9 @@ def main(weights, directory):
     optimizer.step()
     training = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     torch.save(training, f"{directory}/trained.pth")
+
+    other = timm_consumer.timm.create_model("inception_v4", num_classes=3)
+    torch.save(other.state_dict(), f"{directory}/other.pt")
 
 
 if __name__ == "__main__":

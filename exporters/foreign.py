@@ -73,13 +73,13 @@ def compare(
     with contextlib.ExitStack() as stack:
         try:
             model = running.run(path, contents.form, found.classes)
+            stack.enter_context(model)
+            opened = _Opened(found, model, reference, parity_images)
         except (CannotRunError, MissingLibraryError) as error:
             task = _task(found)
             outputs = ComparedOutputs({}, {}, (), str(error))
             main = task.output
         else:
-            stack.enter_context(model)
-            opened = _Opened(path, found, model, reference, parity_images)
             artifact = opened.artifact()
             task = artifact.task
             main = next(iter(artifact.outputs), task.output)
@@ -130,7 +130,8 @@ def _how_read(found: IdentifiedFile) -> str:
         facts.append("no classifier")
     else:
         left_out = ', "background" left out' if found.first_class else ""
-        facts.append(f"{found.classes} classes{left_out}")
+        count = "1 class" if found.classes == 1 else f"{found.classes:,} classes"
+        facts.append(f"{count}{left_out}")
     return ", ".join(facts)
 
 
@@ -166,7 +167,6 @@ class _Opened:
 
     def __init__(
         self,
-        path: Path,
         found: IdentifiedFile,
         model: ForeignModel,
         reference: Reference,

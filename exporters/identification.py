@@ -251,13 +251,11 @@ def of_contents(path: Path, contents: Contents) -> IdentifiedFile:
 
 def _classes(kernels: Sequence[StoredArray], known: KnownNetwork) -> int | None:
     """How many numbers the layer that reads the features gives."""
-    for kernel in kernels:
-        key = networks.key_of(kernel.values.shape)
+    keys = [networks.key_of(kernel.values.shape) for kernel in kernels]
+    for key in keys:
         if len(key) == 2 and known.features in key and key not in known.kernels:
             return key[0] if key[1] == known.features else key[1]
-        if key == (known.features,):  # Of one class.
-            return 1
-    return None
+    return 1 if (known.features,) in keys else None
 
 
 def _are_generated(kernels: Sequence[StoredArray]) -> bool:

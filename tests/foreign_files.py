@@ -32,13 +32,14 @@ CLASSES = narrow_network.CLASSES
 def checkpoint() -> Checkpoint:
     """The weights that all files are of.
 
-    Moving averages are those of some images, so that outputs tell images apart.
+    Moving averages are those of some images, so that outputs tell images apart; and
+    of those that files are compared on, so that integers have room for what these give.
     """
     import tensorflow as tf
 
     made = dict(narrow_network.CHECKPOINT)
     whole = narrow_network.network()
-    values = {whole.input: tf.constant(2 * images.generate(4, 96, 96, seed=5) - 1)}
+    values = {whole.input: tf.constant(2 * _images() - 1)}
     for layer in whole.layers:
         if isinstance(layer, Conv | Dense):
             kernel = made[f"{layer.scope}/weights"]
@@ -62,6 +63,14 @@ def checkpoint() -> Checkpoint:
         else:
             values[layer.name] = small_networks.run_layer(layer, values, {})
     return narrow_network.of(made)
+
+
+def _images() -> np.ndarray:
+    """Images, of which the first are those that `test_foreign` compares on."""
+    batches = (
+        images.generate(count, *SIZE, seed=seed) for count, seed in ((2, 1), (22, 5))
+    )
+    return np.concatenate(list(batches))
 
 
 def make(directory: Path) -> None:
@@ -182,7 +191,7 @@ def _tensorflow(directory: Path, model) -> None:
             session, str(directory / "tf1"), {"pixels": pixels}, {"logits": output}
         )
 
-    batch = images.generate(4, *SIZE, seed=5)
+    batch = _images()
     smaller = [tf.lite.Optimize.DEFAULT]
     half = tf.lite.TargetSpec(supported_types=[tf.float16])
     integers = tf.lite.TargetSpec([tf.lite.OpsSet.TFLITE_BUILTINS_INT8])
@@ -250,8 +259,7 @@ def _onnxruntime(directory: Path) -> None:
     class Images(quantization.CalibrationDataReader):
         def __init__(self):
             (name,) = (each.name for each in model.graph.input)
-            batch = images.generate(4, *SIZE, seed=5)
-            self._rest = iter([{name: image[None]} for image in batch])
+            self._rest = iter([{name: image[None]} for image in _images()])
 
         def get_next(self):
             return next(self._rest, None)

@@ -199,7 +199,10 @@ def kernels_in(arrays: Sequence[StoredArray]) -> Iterator[StoredArray]:
     """The arrays that may be kernels: of two dimensions or more, and not tiny."""
     for array in arrays:
         shape = array.values.shape
-        if 2 <= len(shape) <= 4 and array.values.size >= _LEAST_KERNEL:
+        if not 2 <= len(shape) <= 4 or array.values.size < _LEAST_KERNEL:
+            continue
+        # Biases may have other dimensions, of 1; so has a matrix for one class.
+        if len(shape) == 2 or array.values.size > max(shape):
             yield array
 
 

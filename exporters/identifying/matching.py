@@ -242,7 +242,7 @@ def _compared(
         dtype=array.dtype,
         cosine=cosine,
         difference=best.difference,
-        tolerance=_tolerance(array, float(found.std()), float(np.abs(wanted).max())),
+        tolerance=_tolerance(array, found, float(np.abs(wanted).max())),
         wrong=wrong,
         is_folded=best.is_folded,
         factor=best.factor,
@@ -272,14 +272,16 @@ def _factors(target: _Target, ratios: np.ndarray, gain: np.ndarray) -> Iterator[
         yield float(np.median(ratios / gain))
 
 
-def _tolerance(array: StoredArray, size: float, largest: float) -> float:
-    """What storing a kernel of values of a size changes, relative to that."""
+def _tolerance(array: StoredArray, found: np.ndarray, largest: float) -> float:
+    """What storing a kernel, [numbers, channels], changes, relative to its size."""
     if not array.is_integer:
         return _FLOAT_ERROR.get(array.dtype, 2e-5)
-    rounding = array.rounding
-    if array.steps is not None:
-        rounding = min(rounding, _COARSEST * largest / np.sqrt(12))
-    return float(_ROUNDING * rounding / (size or 1.0))
+    sizes = found.std(axis=0)
+    if array.steps is None:  # Channels count alike, whatever their size.
+        sizes = np.maximum(sizes, array.rounding)
+        return float(_ROUNDING * np.sqrt(np.mean((array.rounding / sizes) ** 2)))
+    rounding = min(array.rounding, _COARSEST * largest / np.sqrt(12))
+    return float(_ROUNDING * rounding / (np.sqrt(np.mean(sizes**2)) or 1.0))
 
 
 def _limit(array: StoredArray, wanted: np.ndarray) -> np.ndarray:

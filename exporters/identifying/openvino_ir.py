@@ -159,7 +159,7 @@ def run(path: Path, classes: int | None) -> ForeignModel:
 
     def call(batch: np.ndarray) -> dict[str, Any]:
         found = model([batch])
-        return {f"output {i}": found[i].copy() for i in range(len(model.outputs))}
+        return {f"{i}": found[i].copy() for i in range(len(model.outputs))}
 
     def run_on(images: np.ndarray) -> dict[str, np.ndarray]:
         with reading(path, "OpenVINO's form", library):

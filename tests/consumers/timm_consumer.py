@@ -112,7 +112,7 @@ def check_what_irv2_computes_with_timm(reference):
         checks.assert_close(artifact.run(images)["logits"], expected)
     with foreign.run(path, 1000) as model:
         assert model.library == f"timm {timm.__version__}, PyTorch {torch.__version__}"
-        checks.assert_close(model.run(2 * images - 1)["output"], expected)
+        checks.assert_close(model.run(2 * images - 1)["0"], expected)
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ def run(path: Path, classes: int | None) -> ForeignModel:
     """Opens a model with Keras 3, or weights with `keras.applications`.
 
     Raises:
-      CannotRunError: a model has layers that hold code, or weights are those of
-        another model's layers.
+      CannotRunError: a model has layers that hold code; or, once it is run, weights are
+        those of another model's layers.
       MissingLibraryError: there is no Keras 3.
       ArtifactError: the file is damaged, or takes something else than images.
     """
@@ -100,7 +100,7 @@ def _named(found: Any) -> dict[str, np.ndarray]:
     if isinstance(found, Mapping):
         return {name: as_array(value) for name, value in found.items()}
     values = found if isinstance(found, list | tuple) else [found]
-    return {f"output {i}": as_array(value) for i, value in enumerate(values)}
+    return {f"{i}": as_array(value) for i, value in enumerate(values)}
 
 
 def _weights(path: Path, classes: int | None, suffix: str) -> ForeignModel:
@@ -110,16 +110,15 @@ def _weights(path: Path, classes: int | None, suffix: str) -> ForeignModel:
 
     def run_on(images: np.ndarray) -> dict[str, np.ndarray]:
         _, height, width, _ = images.shape
-        found = model((height, width) if classes is not None else None)
+        try:
+            found = model((height, width) if classes is not None else None)
+        except ArtifactError as error:
+            cause = error.__cause__
+            said = first_line(cause if isinstance(cause, Exception) else error)
+            raise CannotRunError(
+                f"its weights do not go into keras.applications: {said}"
+            ) from error
         return _named(found(images, training=False))
 
-    try:
-        model((299, 299) if classes is not None else None)
-    except ArtifactError as error:
-        cause = error.__cause__
-        said = first_line(cause if isinstance(cause, Exception) else error)
-        raise CannotRunError(
-            f"its weights do not go into keras.applications: {said}"
-        ) from error
     library_name = f"Keras {library.keras().__version__}"
     return ForeignModel(library_name, None, "NHWC", run_on, close=model.cache_clear)

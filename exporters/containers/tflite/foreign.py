@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from exporters.artifact import first_line, reading
 from exporters.errors import ArtifactError
@@ -53,7 +53,7 @@ def run(path: Path, classes: int | None) -> ForeignModel:
     """
     library = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
     with reading(path, "a TFLite file", library):
-        interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+        interpreter = _interpreter(path)
     inputs = interpreter.get_input_details()
     if len(inputs) != 1:
         found = ", ".join(each["name"] for each in inputs)
@@ -85,6 +85,20 @@ def run(path: Path, classes: int | None) -> ForeignModel:
     return ForeignModel(
         library, images_of.image_size, images_of.layout, run_on, steps=steps
     )
+
+
+def _interpreter(path: Path) -> Interpreter:
+    """One that can run a file: with the delegate that is fast, or else without."""
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError:  # XNNPACK does not take every scale of integers.
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(
+            str(path), num_threads=os.cpu_count(), experimental_op_resolver_type=plain
+        )
+        interpreter.allocate_tensors()
+    return interpreter
 
 
 def _real(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:

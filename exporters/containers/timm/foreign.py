@@ -56,7 +56,7 @@ def run(path: Path, classes: int | None) -> ForeignModel:
     def run_on(images: np.ndarray) -> dict[str, np.ndarray]:
         batch = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
         with torch.no_grad():
-            return {"output": model(batch).numpy()}
+            return {"0": model(batch).numpy()}
 
     return ForeignModel(container.library(), None, "NHWC", run_on)
 

@@ -8,7 +8,8 @@ said.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,48 +68,61 @@ def compare(
             f"{networks.THIS}."
         )
     found = identification.compared(found, contents, reference.checkpoint)
-    tolerance = TOLERANCES[_coarsest(found.precision)]
-    problems = []
-    notes = [_how_read(found)]
+    ran = _run(path, found, reference, parity_images)
+    problems = [*ran.problems, *ran.outputs.problems]
+    if found.relation == identification.UNRELATED:
+        problems.append("its weights are unrelated to the checkpoint's")
+    lacking = [
+        f"{layer} was not compared: the checkpoint has none"
+        for layer in found.not_compared
+    ]
+    report = ParityReport(
+        format=" ".join([found.form, *found.precision[:1]]),
+        task=ran.task.name,
+        images=ran.outputs.images,
+        main_output=ran.main_output,
+        outputs=ran.outputs.figures,
+        weights=_weights(found),
+        problems=tuple(problems),
+        not_run=ran.outputs.not_run,
+        notes=(_how_read(found), *ran.notes, *lacking),
+    )
+    return report, found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ran:
+    """What came of running a file: for which task, with what outputs, and what to say."""
+
+    task: Task
+    main_output: str
+    outputs: ComparedOutputs
+    notes: Sequence[str] = ()
+    problems: Sequence[str] = ()
+
+
+def _run(
+    path: Path, found: IdentifiedFile, reference: Reference, parity_images: ParityImages
+) -> _Ran:
     with contextlib.ExitStack() as stack:
         try:
-            model = running.run(path, contents.form, found.classes)
+            model = running.run(path, found.form, found.classes)
             stack.enter_context(model)
             opened = _Opened(found, model, reference, parity_images)
         except (CannotRunError, MissingLibraryError) as error:
             task = _task(found)
-            outputs = ComparedOutputs({}, {}, (), str(error))
-            main = task.output
-        else:
-            artifact = opened.artifact()
-            task = artifact.task
-            main = next(iter(artifact.outputs), task.output)
-            notes += opened.notes
-            outputs = parity.compare_outputs(
-                artifact, reference, parity_images, tolerance
-            )
-            if not artifact.outputs:
-                problems.append("no output is one of the checkpoint's network")
-    notes += [
-        f"{layer} was not compared: the checkpoint has none"
-        for layer in found.not_compared
-    ]
-    problems += outputs.problems
-    if found.relation == identification.UNRELATED:
-        problems.append("its weights are unrelated to the checkpoint's")
-    return (
-        ParityReport(
-            format=" ".join([found.form, *found.precision[:1]]),
-            task=task.name,
-            images=outputs.images,
-            main_output=main,
-            outputs=outputs.figures,
-            weights=_weights(found),
-            problems=tuple(problems),
-            not_run=outputs.not_run,
-            notes=tuple(notes),
-        ),
-        found,
+            return _Ran(task, task.output, ComparedOutputs({}, {}, (), str(error)))
+        artifact = opened.artifact()
+        tolerance = TOLERANCES[_coarsest(found.precision)]
+        outputs = parity.compare_outputs(artifact, reference, parity_images, tolerance)
+    return _Ran(
+        task=artifact.task,
+        main_output=next(iter(artifact.outputs), artifact.task.output),
+        outputs=outputs,
+        notes=opened.notes,
+        problems=[]
+        if artifact.outputs
+        else ["none of its outputs is one of the checkpoint's network"],
     )
 
 

@@ -178,7 +178,9 @@ def test_own_classes(tmp_path, verify):
     item = verify(path)
     assert item.result == "DIFFERS"
     assert not item.report.outputs
-    assert "no output is one of the checkpoint's network" in item.report.problems
+    assert (
+        "none of its outputs is one of the checkpoint's network" in item.report.problems
+    )
     assert "output logits [1, 5] was not compared" in notes(item)
     features = {n: v for n, v in CHECKPOINT.items() if "/Logits/" not in n}
     item = verify(path, narrow_network.of(features, None))

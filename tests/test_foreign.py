@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 
 import narrow_network
 import numpy as np
@@ -98,6 +99,7 @@ def test_a_file_agrees(tmp_path, verify):
     assert "NHWC images in [0, 1]" in notes(item)
 
 
+@pytest.mark.slow
 def test_channels_first_and_any_size(tmp_path, verify):
     item = verify(write_onnx(tmp_path, nchw=True, image_size=None))
     assert_agrees(item, {"logits"})
@@ -105,6 +107,7 @@ def test_channels_first_and_any_size(tmp_path, verify):
     assert "NCHW images" in notes(item)
 
 
+@pytest.mark.slow
 def test_all_outputs_that_are_known_are_compared(tmp_path, verify):
     item = verify(write_onnx(tmp_path, endpoints=True))
     name = "InceptionResnetV2/{}"
@@ -124,7 +127,10 @@ def test_features(tmp_path, verify):
     assert "no classifier" in notes(item)
 
 
-@pytest.mark.parametrize(("factor", "high"), [(2.0, 0.5), (1 / 255, 255)])
+@pytest.mark.parametrize(
+    ("factor", "high"),
+    [(1 / 255, 255), pytest.param(2.0, 0.5, marks=pytest.mark.slow)],
+)
 def test_the_range_that_the_file_takes(tmp_path, verify, factor, high):
     def scale(model):
         for tensor in model.graph.initializer:
@@ -150,7 +156,9 @@ def test_another_kind_of_pooling(tmp_path, verify):
     assert not item.report.main.passed
 
 
-@pytest.mark.parametrize("kind", ["weights", "BatchNorm/beta"])
+@pytest.mark.parametrize(
+    "kind", ["weights", pytest.param("BatchNorm/beta", marks=pytest.mark.slow)]
+)
 def test_one_number_of_another_value(tmp_path, verify, kind):
     name = f"InceptionResnetV2/Mixed_7a/Branch_0/Conv2d_1a_3x3/{kind}"
     values = CHECKPOINT[name].copy()
@@ -162,6 +170,7 @@ def test_one_number_of_another_value(tmp_path, verify, kind):
     assert wrong.startswith("InceptionResnetV2/Mixed_7a/Branch_0/Conv2d_1a_3x3: its ")
 
 
+@pytest.mark.slow
 def test_another_checkpoint(tmp_path, verify):
     item = verify(write_onnx(tmp_path), narrow_network.checkpoint(seed=1))
     assert item.result == "DIFFERS"
@@ -169,6 +178,7 @@ def test_another_checkpoint(tmp_path, verify):
     assert len(item.report.failures()) == 1 + 1 + 4
 
 
+@pytest.mark.slow
 def test_own_classes(tmp_path, verify):
     other = {
         name: values[..., :5] if "/Logits/Logits/" in name else values
@@ -187,6 +197,7 @@ def test_own_classes(tmp_path, verify):
     assert "InceptionResnetV2/Logits/Logits was not compared" in notes(item)
 
 
+@pytest.mark.slow
 def test_coarse_steps_are_no_excuse(tmp_path, verify):
     """The file's own scale would explain anything."""
 
@@ -272,6 +283,22 @@ def test_without_timm_weights_are_compared(tmp_path, verify, monkeypatch):
     assert "timm cannot be imported" in item.report.not_run
     assert "pip install 'irv2[timm]'" in item.report.not_run
     assert item.report.weights.count == 245
+
+
+def test_no_program_that_a_keras_model_brings_is_run(tmp_path, verify):
+    path = tmp_path / "lambda.keras"
+    with (
+        zipfile.ZipFile(narrow_network.write(tmp_path, "keras")) as source,
+        zipfile.ZipFile(path, "w") as archive,
+    ):
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "config.json":
+                content = content.replace(b'"Dropout"', b'"Lambda"', 1)
+            archive.writestr(name, b"{}" if name == "metadata.json" else content)
+    item = verify(path)
+    assert item.result == "weights agree"
+    assert "a Lambda layer, which holds a program" in item.report.not_run
 
 
 def test_what_came_of_it_as_json(tmp_path, verify):

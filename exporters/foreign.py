@@ -193,6 +193,8 @@ class _Opened:
         self._images = parity_images
         self._size = self._image_size()
         self._batch = parity_images.batches(self._size)[0]
+        # Range of images -> what it gives for the first of these.
+        self._first: dict[tuple[float, float], Mapping[str, np.ndarray]] = {}
 
     def artifact(self) -> OpenedArtifact:
         """Returns the file as other artifacts are opened, with the outputs it has.
@@ -210,34 +212,33 @@ class _Opened:
             f"run by {self._model.library} on {self._model.layout} images in "
             f"[{low:g}, {high:g}]{how}"
         )
-        self.notes += self._not_compared(artifact)
+        for name, values in self._first[artifact.input_range].items():
+            if name not in artifact.outputs:
+                shape = list(values.shape)
+                self.notes.append(f"output {name} {shape} was not compared")
         return artifact
 
     def _image_size(self) -> tuple[int, int] | None:
         """The size that it takes, not only says."""
         if self._model.image_size or self._found.network == networks.AUXILIARY:
             return self._model.image_size or _DEFAULT_SIZE
-        first, *_, last = self._images.batches(None)
-        self._model.run(first[:1])
+        batches = self._images.batches(None)
+        self._model.run(batches[0][:1])
         try:
-            self._model.run(last[:1])
+            self._model.run(batches[-1][:1])
         except ArtifactError:
             self.notes.append("it takes 299 x 299, and not any size, as it says")
             return _DEFAULT_SIZE
         return None
 
     def _artifact(self, input_range: tuple[float, float]) -> OpenedArtifact:
-        low, high = input_range
+        low, high = map(np.float32, input_range)
 
         def run(images: np.ndarray) -> dict[str, np.ndarray]:
-            found = self._model.run(images * np.float32(high - low) + np.float32(low))
-            return {
-                name: _shaped(found[name], of.value) for name, of in outputs.items()
-            }
+            return _shaped(self._model.run(images * (high - low) + low), outputs)
 
-        found = self._model.run(
-            self._batch[:1] * np.float32(high - low) + np.float32(low)
-        )
+        found = self._model.run(self._batch[:1] * (high - low) + low)
+        self._first[input_range] = found
         outputs = dict(self._recognized(found))
         has_classes = any(map(parity.is_classes, outputs.values()))
         return OpenedArtifact(
@@ -285,33 +286,37 @@ class _Opened:
     def _widths(self) -> tuple[int, int | None]:
         """How many features there are, and classes that can be compared."""
         checkpoint, found = self._reference.checkpoint, self._found
-        features = next(n.features for n in networks.known() if n.name == networks.THIS)
         if checkpoint.num_classes is None or found.classes is None:
-            return features, None
+            return _features(), None
         are_same = checkpoint.num_classes - found.classes == found.first_class
-        return features, found.classes if are_same else None
+        return _features(), found.classes if are_same else None
 
     def _error(self, artifact: OpenedArtifact) -> float:
-        """How far its first output is from the reference's, at most."""
-        for name, output in artifact.outputs.items():
-            known = self._reference.outputs(self._batch, {output.value})[output.value]
-            if parity.is_classes(output):
-                known = known[..., artifact.first_class :]
-            found = artifact.run(self._batch)[name]
-            return parity.compare_output(output, known, found, _ANY).max_error
-        return np.inf
-
-    def _not_compared(self, artifact: OpenedArtifact) -> Iterator[str]:
-        found = self._model.run(self._batch[:1])
-        for name, values in found.items():
-            if name not in artifact.outputs:
-                yield f"output {name} {list(values.shape)} was not compared"
+        """How far its own output for the first image is from the reference's."""
+        if not artifact.outputs:
+            return np.inf
+        name, output = next(iter(artifact.outputs.items()))
+        found = _shaped(self._first[artifact.input_range], {name: output})[name]
+        known = self._reference.outputs(self._batch, {output.value})[output.value][:1]
+        if parity.is_classes(output):
+            known = known[..., artifact.first_class :]
+        return parity.compare_output(output, known, found, _ANY).max_error
 
 
-def _shaped(values: np.ndarray, value: str) -> np.ndarray:
-    """An output in the shape of the reference's."""
-    values = values.astype(np.float32)
-    if value != _LAST_CONVOLUTION:
-        return values.reshape(len(values), -1)
-    features = next(n.features for n in networks.known() if n.name == networks.THIS)
-    return values if values.shape[3] == features else values.transpose(_TO_NHWC)
+def _shaped(
+    found: Mapping[str, np.ndarray], outputs: Mapping[str, Output]
+) -> dict[str, np.ndarray]:
+    """The outputs that are known, in the shapes of the reference's."""
+    shaped = {}
+    for name, output in outputs.items():
+        values = found[name].astype(np.float32)
+        if output.value != _LAST_CONVOLUTION:
+            values = values.reshape(len(values), -1)
+        elif values.shape[3] != _features():
+            values = values.transpose(_TO_NHWC)
+        shaped[name] = values
+    return shaped
+
+
+def _features() -> int:
+    return next(n.features for n in networks.known() if n.name == networks.THIS)

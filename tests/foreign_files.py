@@ -26,6 +26,8 @@ from exporters.network.layers import Conv, Dense
 
 SIZE = (75, 75)
 CLASSES = narrow_network.CLASSES
+_CALIBRATION = 8
+"""Number of images for integers."""
 
 
 @functools.cache
@@ -126,7 +128,7 @@ def _keras(directory: Path):
     model.save(directory / "older.h5")
     model.save_weights(directory / "it.weights.h5")
     own = keras.layers.Dense(3)(model.layers[-2].output)
-    keras.Model(model.input, own).save(directory / "own.keras")
+    keras.Model(model.input, own).save_weights(directory / "own.weights.h5")
 
     cut = {
         name: values[..., 1:] if "/Logits/" in name else values
@@ -191,7 +193,7 @@ def _tensorflow(directory: Path, model) -> None:
             session, str(directory / "tf1"), {"pixels": pixels}, {"logits": output}
         )
 
-    batch = _images()
+    batch = _images()[:_CALIBRATION]
     smaller = [tf.lite.Optimize.DEFAULT]
     half = tf.lite.TargetSpec(supported_types=[tf.float16])
     integers = tf.lite.TargetSpec([tf.lite.OpsSet.TFLITE_BUILTINS_INT8])
@@ -259,7 +261,8 @@ def _onnxruntime(directory: Path) -> None:
     class Images(quantization.CalibrationDataReader):
         def __init__(self):
             (name,) = (each.name for each in model.graph.input)
-            self._rest = iter([{name: image[None]} for image in _images()])
+            batch = _images()[:_CALIBRATION]
+            self._rest = iter([{name: image[None]} for image in batch])
 
         def get_next(self):
             return next(self._rest, None)

@@ -52,7 +52,7 @@ MOMENTUM = 0.5
 """Batch norm's, where training is compared: averages move half way."""
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """What there is to close by default."""
 
 
@@ -95,7 +95,7 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     is_folded: bool = False
     first_class: int = 0
     check: Callable[[], list[str]] = list
-    close: Callable[[], None] = _nothing
+    close: Callable[[], None] = nothing
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Returns the task's own output for images; see `run`."""

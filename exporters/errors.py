@@ -11,6 +11,10 @@ class ArtifactError(Exception):
     """A path that holds no readable artifact of a known format."""
 
 
+class ForeignFileError(ArtifactError):
+    """A file that another tool made, where one of ours was expected."""
+
+
 class EvaluationError(Exception):
     """Images, labels or results of an earlier run that nothing can be measured by."""
 

@@ -320,6 +320,8 @@ _HEAD = ("global_pool", "PreLogitsFlatten", "Logits", "Predictions")
 
 _ONNX_OPTIONS = ("image_size", "nchw", "endpoints")
 _TFLITE_OPTIONS = ("image_size", "softmax", "signed_input")
+TOLERANCES = {"float32": _EXACT, "float16": _HALF, "int8": _QUANTIZED}
+"""What is asked of files by the coarsest numbers that they hold, whoever made them."""
 
 FORMATS = {
     row.name: row

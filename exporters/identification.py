@@ -40,6 +40,8 @@ _LEAST_RELATED = 0.05
 _ZERO_MEAN = 2e-3
 """Largest |mean| of a stand-in's channel, relative to its kernel's deviation, in half
 precision; means of trained ones are many times larger."""
+_MOST_DEVIATIONS = 5
+"""By which the mean of random errors is off at most."""
 _REPEATED = re.compile(r"(.*/(?:block35|block17|block8)_)(\d+)(/.*)")
 _CLASSIFIER = "InceptionResnetV2/Logits/Logits"
 _AUXILIARY_CLASSIFIER = "InceptionResnetV2/AuxLogits/Logits"
@@ -87,6 +89,7 @@ class IdentifiedFile:
       matched: number of layers whose kernels have a common origin.
       compared: number of layers that were looked for.
       differences: layers that are not as the checkpoint has them, in network order.
+      first_class: of the checkpoint's that the file has; those before are left out.
       not_compared: what the checkpoint lacks, and the file has: a classifier.
     """
 
@@ -107,6 +110,7 @@ class IdentifiedFile:
     matched: int = 0
     compared: int = 0
     differences: tuple[LayerDifference, ...] = ()
+    first_class: int = 0
     not_compared: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -202,15 +206,15 @@ def _identify_one(
         if error.errno is None:
             raise
         return IdentifiedFile(path, error=f"{error.filename}: {error.strerror}")
-    found = _of_contents(path, contents)
+    found = of_contents(path, contents)
     if checkpoint is None or found.network in (_OTHER, networks.VERSION_1):
         return found
     progress(Step(name, "compare"))
-    return _compared(found, contents, checkpoint)
+    return compared(found, contents, checkpoint)
 
 
-def _of_contents(path: Path, contents: Contents) -> IdentifiedFile:
-    """What can be told without a checkpoint."""
+def of_contents(path: Path, contents: Contents) -> IdentifiedFile:
+    """Returns what can be told without a checkpoint."""
     kernels = list(kernels_in(contents.arrays))
     keys = collections.Counter(networks.key_of(k.values.shape) for k in kernels)
     # Networks have parts in common: many kernels should be there, and few lacking.
@@ -227,10 +231,7 @@ def _of_contents(path: Path, contents: Contents) -> IdentifiedFile:
     numbers: collections.Counter[str] = collections.Counter()
     for kernel in kernels:
         numbers[kernel.dtype] += kernel.values.size
-    vectors = sum(
-        array.values.size == max(array.values.shape, default=0) > 1
-        for array in contents.arrays
-    )
+    vectors = sum(array.is_vector for array in contents.arrays)
     return IdentifiedFile(
         path,
         form=contents.form,
@@ -250,20 +251,17 @@ def _of_contents(path: Path, contents: Contents) -> IdentifiedFile:
 
 def _classes(kernels: Sequence[StoredArray], known: KnownNetwork) -> int | None:
     """How many numbers the layer that reads the features gives."""
-    for kernel in kernels:
-        key = networks.key_of(kernel.values.shape)
+    keys = [networks.key_of(kernel.values.shape) for kernel in kernels]
+    for key in keys:
         if len(key) == 2 and known.features in key and key not in known.kernels:
             return key[0] if key[1] == known.features else key[1]
-        if key == (known.features,):  # Of one class.
-            return 1
-    return None
+    return 1 if (known.features,) in keys else None
 
 
 def _are_generated(kernels: Sequence[StoredArray]) -> bool:
     """Whether most kernels have the means of zero that only stand-ins have."""
-    floats = [kernel for kernel in kernels if not kernel.is_integer]
-    generated = sum(map(_is_generated, floats))
-    return 2 * generated > len(floats)
+    generated = sum(map(_is_generated, kernels))
+    return 2 * generated > len(kernels)
 
 
 def _is_generated(kernel: StoredArray) -> bool:
@@ -274,24 +272,32 @@ def _is_generated(kernel: StoredArray) -> bool:
     for axis in (-1, 0):
         others = tuple(np.delete(np.arange(values.ndim), axis))
         channels = np.abs(values.mean(axis=others, dtype=np.float64))
-        if channels.max() <= _ZERO_MEAN * deviation:
+        # Errors of rounding, whose mean is that of as many numbers.
+        moved = kernel.rounding / np.sqrt(values.size / values.shape[axis])
+        if channels.max() <= _ZERO_MEAN * deviation + _MOST_DEVIATIONS * moved:
             return True
     return False
 
 
-def _compared(
+def compared(
     found: IdentifiedFile, contents: Contents, checkpoint: Checkpoint
 ) -> IdentifiedFile:
-    """The same, with what comparing with a checkpoint tells."""
+    """Returns the same, with what comparing with a checkpoint tells.
+
+    Args:
+      found: what `of_contents` told, of this network or its auxiliary classifier.
+      contents: of the file.
+      checkpoint: whose weights to look for.
+    """
     network, first_class = _part(found, checkpoint)
     arrays = contents.in_order_of_use()
     matches = matching.match(arrays, network, checkpoint, first_class)
     vectors = matching.find_vectors(arrays, network, checkpoint, matches, first_class)
     by_layer = {one.layer: one for one in matches}
-    compared = [layer.scope for layer in network.weighted]
+    scopes = [layer.scope for layer in network.weighted]
     misplaced = set(_misplaced(matches))
     differences: list[LayerDifference] = []
-    for scope in compared:
+    for scope in scopes:
         differences += _differences(scope, by_layer.get(scope), vectors, misplaced)
     not_compared = []
     if found.classes and not any(isinstance(x, Dense) for x in network.weighted):
@@ -300,7 +306,7 @@ def _compared(
         else:
             classifier, is_there = _CLASSIFIER, checkpoint.num_classes is not None
         if is_there:  # Of other classes, and so another one.
-            compared.append(classifier)
+            scopes.append(classifier)
             differences.append(LayerDifference(classifier, "missing"))
         else:
             not_compared.append(classifier)
@@ -310,9 +316,10 @@ def _compared(
         found,
         is_folded=is_folded,
         input_range=_input_range(contents, network, by_layer),
-        relation=_relation(len(matches), len(compared), differences),
+        relation=_relation(len(matches), len(scopes), differences),
         matched=len(matches),
-        compared=len(compared),
+        compared=len(scopes),
+        first_class=first_class,
         differences=tuple(differences),
         not_compared=tuple(not_compared),
     )

@@ -147,6 +147,7 @@ class ParityReport:
       weights: the comparison of weights.
       problems: what else does not fit, such as another checkpoint's identity.
       not_run: why outputs were not compared, None if they were.
+      notes: how another tool's file was read, and what of it was not compared.
     """
 
     format: str
@@ -157,6 +158,7 @@ class ParityReport:
     weights: WeightParity
     problems: tuple[str, ...] = ()
     not_run: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -300,14 +302,82 @@ def compare(
       precision: what its format promises of numbers; None if it holds the
         checkpoint's variables as they are.
     """
+    outputs = compare_outputs(artifact, reference, parity_images, tolerance)
+    problems = [*outputs.problems, *_problems_with_record(artifact, reference)]
+    problems += artifact.check()
+    weights = artifact.weights()
+    wanted = reference.weights(
+        artifact.task,
+        is_folded=artifact.is_folded,
+        input_range=artifact.input_range,
+        first_class=artifact.first_class,
+    )
+    if precision is None:
+        compared = weight_parity.compare_weights(weights, wanted)
+    else:
+        rounded = artifact.activations()
+        is_rounded = precision.activations == "int8"
+        batch = parity_images.batches(artifact.image_size)[0]
+        activations = reference.activations(batch) if is_rounded else None
+        compared = weight_parity.compare_folded_weights(
+            weights,
+            wanted,
+            network=reference.network,
+            precision=precision,
+            rounded=rounded,
+            activations=activations,
+        )
+        endpoints = [_endpoint(output) for output in artifact.outputs.values()]
+        problems += weight_parity.activation_problems(
+            rounded,
+            network=reference.network.up_to(endpoints),
+            precision=precision,
+            activations=activations,
+            input_range=artifact.input_range,
+        )
+    return ParityReport(
+        format=artifact.format,
+        task=artifact.task.name,
+        images=outputs.images,
+        main_output=next(iter(artifact.outputs)),
+        outputs=outputs.figures,
+        weights=compared,
+        problems=tuple(problems),
+        not_run=outputs.not_run,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedOutputs:
+    """How the outputs of an artifact agree with the reference.
+
+    Attributes:
+      images: number of images at each size, such as {"299 x 299": 8}.
+      figures: output name -> figures.
+      problems: outputs that are missing, or are not expected.
+      not_run: why outputs were not compared, None if they were.
+    """
+
+    images: Mapping[str, int]
+    figures: Mapping[str, OutputParity]
+    problems: tuple[str, ...]
+    not_run: str | None
+
+
+def compare_outputs(
+    artifact: OpenedArtifact,
+    reference: Reference,
+    parity_images: ParityImages,
+    tolerance: Tolerance,
+) -> ComparedOutputs:
+    """Runs an artifact and its reference on the same images; see `compare`."""
     expected = artifact.outputs
     figures: dict[str, _Figures] = {}
     counts: dict[str, int] = {}
     unknown: set[str] = set()
     missing: set[str] = set()
     not_run = None
-    batches = parity_images.batches(artifact.image_size)
-    for batch in batches:
+    for batch in parity_images.batches(artifact.image_size):
         try:
             found = artifact.run(batch)
         except MissingLibraryError as error:
@@ -336,48 +406,13 @@ def compare(
                 )
     problems = [f"output {name}: unexpected" for name in sorted(unknown)]
     problems += [f"output {name}: missing" for name in sorted(missing)]
-    problems += _problems_with_record(artifact, reference)
-    problems += artifact.check()
-    weights = artifact.weights()
-    wanted = reference.weights(
-        artifact.task,
-        is_folded=artifact.is_folded,
-        input_range=artifact.input_range,
-        first_class=artifact.first_class,
-    )
-    if precision is None:
-        compared = weight_parity.compare_weights(weights, wanted)
-    else:
-        rounded = artifact.activations()
-        is_rounded = precision.activations == "int8"
-        activations = reference.activations(batches[0]) if is_rounded else None
-        compared = weight_parity.compare_folded_weights(
-            weights,
-            wanted,
-            network=reference.network,
-            precision=precision,
-            rounded=rounded,
-            activations=activations,
-        )
-        endpoints = [_endpoint(output) for output in expected.values()]
-        problems += weight_parity.activation_problems(
-            rounded,
-            network=reference.network.up_to(endpoints),
-            precision=precision,
-            activations=activations,
-            input_range=artifact.input_range,
-        )
-    return ParityReport(
-        format=artifact.format,
-        task=artifact.task.name,
+    return ComparedOutputs(
         images=counts,
-        main_output=next(iter(expected)),
-        outputs={
+        figures={
             name: figures[name].parity(tolerance.of(output, artifact.image_size))
             for name, output in expected.items()
             if name in figures
         },
-        weights=compared,
         problems=tuple(problems),
         not_run=not_run,
     )
@@ -433,6 +468,15 @@ def _problems_with_record(artifact: OpenedArtifact, reference: Reference) -> lis
         said = "is" if record.stand_in else "is not"
         problems.append(f"says that it {said} a stand-in, unlike the checkpoint")
     return problems
+
+
+def compare_output(
+    output: Output, expected: np.ndarray, found: np.ndarray, tolerance: Tolerance
+) -> OutputParity:
+    """Compares what an artifact gave for a batch with what it should be."""
+    figures = _Figures(output)
+    figures.add(expected, found)
+    return figures.parity(tolerance)
 
 
 class _Figures:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from checkpoints import files
+from checkpoints.errors import CheckpointError
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import engines, manifest, parity, signatures
-from exporters.errors import ArtifactError
+from exporters import engines, foreign, manifest, parity, signatures
+from exporters.artifact import OpenedArtifact
+from exporters.errors import ArtifactError, ForeignFileError
 from exporters.formats import (
     EXPECTED,
     FORMATS,
@@ -20,6 +22,8 @@ from exporters.formats import (
     container_of,
     open_artifact,
 )
+from exporters.identification import IdentifiedFile
+from exporters.identifying import reading
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
@@ -34,11 +38,13 @@ class VerifiedArtifact:
       path: the file or directory.
       report: the comparison with the checkpoint, None if there could be none.
       error: why there was none.
+      identified: what it is, if another tool made it; None if it is one of ours.
     """
 
     path: Path
     report: ParityReport | None = None
     error: str | None = None
+    identified: IdentifiedFile | None = None
 
     @property
     def result(self) -> str:
@@ -49,6 +55,15 @@ class VerifiedArtifact:
     def passed(self) -> bool:
         """Whether it agrees with the checkpoint, and with its manifest if it has one."""
         return self.report is not None and self.report.passed
+
+    def as_dict(self) -> dict[str, Any]:
+        """The artifact as JSON values."""
+        if not self.report:
+            return {"passed": False, "error": self.error}
+        facts = self.report.as_dict()
+        if self.identified:
+            facts["identified"] = self.identified.as_dict()
+        return facts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,10 +100,7 @@ class Verification:
             "stand_in": self.is_stand_in,
             "compared_on": self.compared_on,
             "artifacts": {
-                str(artifact.path): artifact.report.as_dict()
-                if artifact.report
-                else {"passed": False, "error": artifact.error}
-                for artifact in self.artifacts
+                str(artifact.path): artifact.as_dict() for artifact in self.artifacts
             },
             "skipped": {str(path): why for path, why in self.skipped.items()},
         }
@@ -110,7 +122,8 @@ def verify(
 
     Each is opened with its consumer's library. Its outputs on images, and every number
     that it holds, are compared with TF-Slim's network; its files with its manifest, if
-    there is one.
+    there is one. Files of other tools' are compared too, as far as they are this network:
+    `exporters.foreign` finds out what they hold.
 
     Args:
       artifacts: artifacts, or directories of them.
@@ -137,7 +150,7 @@ def verify(
       OSError: a directory cannot be read.
     """
     engines.check(engine)
-    paths, skipped = find_artifacts(as_paths(artifacts), formats)
+    paths, skipped = find_artifacts(as_paths(artifacts), formats, of_others=True)
     unsigned = signatures.problems(paths, signed_by) if signed_by else {}
     if isinstance(images, str | os.PathLike):
         progress(Step("read images"))
@@ -197,14 +210,19 @@ def _verify_one(
     engine: str | None,
 ) -> VerifiedArtifact:
     changed: list[str] = []
+    identified = None
     try:
         changed = manifest.changed_files(path)
-        artifact, row = open_artifact(path, formats, engine)
-        with artifact:
-            report = parity.compare(
-                artifact, reference, parity_images, row.tolerance, row.precision
-            )
-    except ArtifactError as error:
+        try:
+            artifact, row = _open(path, formats, engine)
+        except ForeignFileError:
+            report, identified = foreign.compare(path, reference, parity_images)
+        else:
+            with artifact:
+                report = parity.compare(
+                    artifact, reference, parity_images, row.tolerance, row.precision
+                )
+    except (ArtifactError, CheckpointError) as error:
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
         if changed and path.exists():
             told += f" By its manifest, these files changed: {', '.join(changed)}."
@@ -219,16 +237,33 @@ def _verify_one(
     if changed:
         problems.append(f"not as its manifest says: {', '.join(changed)}")
     report = dataclasses.replace(report, problems=(*report.problems, *problems))
-    return VerifiedArtifact(path, report)
+    return VerifiedArtifact(path, report, identified=identified)
+
+
+def _open(
+    path: Path, formats: Mapping[str, Format], engine: str | None
+) -> tuple[OpenedArtifact, Format]:
+    if reading.is_beyond_formats(path):
+        raise ForeignFileError(f"{path} is of no format of irv2.")
+    return open_artifact(path, formats, engine)
 
 
 def find_artifacts(
-    paths: Iterable[Path], formats: Mapping[str, Format] = FORMATS
+    paths: Iterable[Path],
+    formats: Mapping[str, Format] = FORMATS,
+    *,
+    of_others: bool = False,
 ) -> tuple[list[Path], dict[Path, str]]:
     """Finds the artifacts among paths, and those in paths that are directories.
 
     Whatever has a manifest counts, even if it is damaged or gone; so do the manifest, the
     card and the test vectors of an artifact.
+
+    Args:
+      paths: artifacts, or directories of them.
+      formats: the table of formats.
+      of_others: whether files of kinds that no format has count as well, such as frozen
+        graphs and PyTorch's state dicts.
 
     Returns:
       The artifacts; and what was passed over in directories -> why.
@@ -236,6 +271,11 @@ def find_artifacts(
     Raises:
       ArtifactError: a path is no artifact, and holds none.
     """
+
+    def is_one(path: Path) -> bool:
+        is_ours = container_of(path, formats) is not None
+        return is_ours or (of_others and reading.is_beyond_formats(path))
+
     found: list[Path] = []
     skipped: dict[Path, str] = {}
     for path in paths:
@@ -245,14 +285,14 @@ def find_artifacts(
         if (owner := _owner(path)) and path.exists():
             found.append(owner)
             continue
-        if container_of(path, formats) or manifest.path_of(path).is_file():
+        if is_one(path) or manifest.path_of(path).is_file():
             found.append(path)
             continue
         if not path.exists():
             raise ArtifactError(f"{path} does not exist. Expected an artifact.")
         if not path.is_dir():
             raise ArtifactError(f"{path} is {_kind(path)}. Expected {EXPECTED}.")
-        inside, passed_over = _look_into(path, formats)
+        inside, passed_over = _look_into(path, is_one)
         if not inside:
             names = [f"{child.name} ({why})" for child, why in passed_over.items()]
             raise ArtifactError(
@@ -272,7 +312,7 @@ def _owner(path: Path) -> Path | None:
 
 
 def _look_into(
-    directory: Path, formats: Mapping[str, Format]
+    directory: Path, is_one: Callable[[Path], bool]
 ) -> tuple[list[Path], dict[Path, str]]:
     children = sorted(directory.iterdir())
     owned = {
@@ -287,7 +327,7 @@ def _look_into(
             continue
         if child.name.startswith("."):
             skipped[child] = "hidden"
-        elif container_of(child, formats):
+        elif is_one(child):
             inside.add(child)
         else:
             skipped[child] = _kind(child)

@@ -121,11 +121,12 @@ def run(
 
     values = {network.input: tf.constant(images)}
     for layer in network.layers:
-        values[layer.name] = _run_layer(layer, values, weights)
+        values[layer.name] = run_layer(layer, values, weights)
     return {name: value.numpy() for name, value in values.items()}
 
 
-def _run_layer(layer, values, weights):
+def run_layer(layer, values, weights):
+    """What TensorFlow computes as the output of a layer, given all before it."""
     import tensorflow as tf
 
     match layer:

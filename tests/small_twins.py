@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import small_build
 
 from checkpoints import keras_weights, twins
-from checkpoints.reader import Checkpoint
-from exporters.formats import FORMATS
+from checkpoints.reader import Checkpoint, open_checkpoint
+from exporters.errors import ForeignFileError
+from exporters.formats import FORMATS, open_artifact
 from exporters.network.tasks import TASKS
 
 CHECKPOINT = small_build.checkpoint()
@@ -44,3 +47,46 @@ def variables(task="classification", checkpoint: Checkpoint = CHECKPOINT):
         for name, values in checkpoint.items()
         if task == "classification" or not name.startswith("scope/logits/")
     }
+
+
+def writing(format):
+    """A fixture that writes a file of the block, for a task."""
+
+    @pytest.fixture
+    def small(monkeypatch, tmp_path):
+        install(monkeypatch)
+        return lambda task="classification": write(tmp_path, format, task)
+
+    return small
+
+
+# What holds for the weights of every twin
+
+
+def check_what_it_says(path, format, task) -> None:
+    artifact, row = open_artifact(path)
+    assert row.name == artifact.format == format
+    assert artifact.task.name == artifact.record.task == task
+    assert artifact.record.checkpoint_identity == CHECKPOINT.identity
+    assert artifact.input_range == (-1, 1)
+    assert artifact.check() == []
+
+
+def check_variables(path, task) -> None:
+    artifact, _ = open_artifact(path)
+    found, expected = artifact.weights(), variables(task)
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name].values, values)
+
+
+def check_same_bytes(small) -> None:
+    first = small().read_bytes()
+    assert small().read_bytes() == first
+
+
+def check_a_file_without_a_record(path, said) -> None:
+    """Another tool's: no artifact, and a checkpoint all the same."""
+    with pytest.raises(ForeignFileError, match=said):
+        open_artifact(path)
+    assert open_checkpoint(path, check_layout=False).identity == CHECKPOINT.identity

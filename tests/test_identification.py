@@ -16,15 +16,11 @@ from onnx import numpy_helper
 
 from checkpoints import safetensors, stand_in
 from checkpoints import twins as tables
-from exporters import record as records
-from exporters.build import Build, ExportOptions
-from exporters.calibration import CalibrationImages
-from exporters.formats import FORMATS
+from exporters.errors import ArtifactError
 from exporters.identification import identify
-from exporters.identifying import networks
+from exporters.identifying import networks, reading
 from exporters.identifying.contents import Contents, StoredArray
 from exporters.network import folding
-from exporters.network.tasks import TASKS
 from exporters.progress import Step
 
 CHECKPOINT = narrow_network.checkpoint()
@@ -315,7 +311,7 @@ def test_inception_resnet_v1():
         )
         for i, key in enumerate(version_1.kernels.elements())
     ]
-    found = identification._of_contents("it", Contents("safetensors", arrays))
+    found = identification.of_contents("it", Contents("safetensors", arrays))
     assert found.network == networks.VERSION_1
     assert found.confidence == "certain"
 
@@ -355,6 +351,19 @@ def test_stand_ins_are_told(saved):
     assert one(saved(turned), None).is_stand_in
 
 
+@pytest.mark.parametrize("is_stand_in", [True, False])
+def test_stand_ins_are_told_in_integers(tmp_path, is_stand_in):
+    variables = dict(CHECKPOINT)
+    if is_stand_in:
+        for name in KERNELS:
+            values = variables[name]
+            variables[name] = values - values.mean(axis=tuple(range(values.ndim - 1)))
+    path = narrow_network.write(
+        tmp_path, "tflite-int8", of=narrow_network.of(variables)
+    )
+    assert one(path, None).is_stand_in is is_stand_in
+
+
 # Files of all kinds
 
 
@@ -366,27 +375,19 @@ def test_stand_ins_are_told(saved):
         ("tflite-float32", ("float32",), True),
         ("tflite-float16", ("float16",), True),
         ("tflite-dynamic-int8", ("int8", "float32"), True),
+        ("tfjs-v3", ("float32",), True),
+        ("tfjs-v3-float16", ("float16", "float32"), True),
+        ("tfjs-v3-uint8", ("uint8", "float32"), True),
         ("keras", ("float32",), False),
         ("keras-weights", ("float32",), False),
         ("timm", ("float32",), False),
     ],
 )
 def test_our_own_files(tmp_path, format, precision, is_folded):
-    found = one(_written(tmp_path, format))
+    found = one(narrow_network.write(tmp_path, format))
     assert_same(found, is_folded=is_folded, precision=precision)
     takes_signed = format in ("keras-weights", "timm")
     assert found.input_range == ((-1, 1) if takes_signed else (0, 1))
-
-
-def _written(directory, format, task="classification"):
-    row = FORMATS[format]
-    path = directory / f"it{row.container.suffix}"
-    images = CalibrationImages(np.zeros((1, 75, 75, 3), np.float32), "none")
-    build = Build(CHECKPOINT, ExportOptions(image_size=(75, 75)), images)
-    options = {name: getattr(build.options, name) for name in row.options}
-    record = records.make(format, task, CHECKPOINT, options)
-    row.write(build, TASKS[task], record, path)
-    return path
 
 
 def test_v1_checkpoints(tmp_path):
@@ -469,7 +470,7 @@ def test_files_that_cannot_be_read_are_results(tmp_path, saved):
     (tmp_path / "empty.onnx").write_bytes(b"")
     (tmp_path / "text.h5").write_text("no weights")
     (tmp_path / "half.pt").write_bytes(b"PK\x03\x04 and no more")
-    truncated = _written(tmp_path, "onnx-float32")
+    truncated = narrow_network.write(tmp_path, "onnx-float32")
     truncated.write_bytes(truncated.read_bytes()[:-1000])
     good = saved(PLAIN)
     paths = [tmp_path / "nowhere", *sorted(tmp_path.glob("*")), good]
@@ -494,13 +495,151 @@ def test_what_is_done_is_told(saved):
     ]
 
 
+@pytest.fixture
+def openvino(tmp_path):
+    """A network of OpenVINO's form, of one convolution whose kernel is in integers."""
+    stored = np.arange(-60, 60, dtype=np.int8)
+    values = {
+        "kernel": ("i8", stored.reshape(5, 3, 4, 2)),
+        "zero": ("i8", np.int8([3])),
+        "scale": ("f32", np.full((5, 1, 1, 1), 0.5, "f")),
+    }
+    layers, content = ['<layer id="in" name="images" type="Parameter"/>'], b""
+    for name, (kind, array) in values.items():
+        shape = ",".join(map(str, array.shape))
+        layers.append(
+            f'<layer id="{name}" name="{name}" type="Const"><data element_type="{kind}" '
+            f'shape="{shape}" offset="{len(content)}" size="{array.nbytes}"/></layer>'
+        )
+        content += array.tobytes()
+    steps = ("Convert", "Subtract", "Multiply", "Convolution")
+    layers += [f'<layer id="{s}" name="{s}" type="{s}"/>' for s in steps]
+    edges = [("kernel", "Convert", 0), ("Convert", "Subtract", 0)]
+    edges += [("zero", "Subtract", 1), ("Subtract", "Multiply", 0)]
+    edges += [("scale", "Multiply", 1), ("in", "Convolution", 0)]
+    edges += [("Multiply", "Convolution", 1)]
+    lines = "".join(
+        f'<edge from-layer="{a}" from-port="0" to-layer="{b}" to-port="{port}"/>'
+        for a, b, port in edges
+    )
+    path = tmp_path / "it.xml"
+    path.write_text(
+        f'<?xml version="1.0"?><net name="it" version="11"><layers>{"".join(layers)}'
+        f"</layers><edges>{lines}</edges></net>"
+    )
+    path.with_suffix(".bin").write_bytes(content)
+    return path
+
+
+def test_openvinos_integers(openvino):
+    contents = reading.read(openvino)
+    assert contents.form == "OpenVINO"
+    kernel = next(a for a in contents.arrays if a.name == "kernel:kernel")
+    expected = (np.arange(-60, 60).reshape(5, 3, 4, 2) - 3) * 0.5
+    np.testing.assert_array_equal(kernel.values, expected)
+    assert kernel.dtype == "int8" and (kernel.steps == 0.5).all()
+    assert [node.kind for node in contents.nodes][1:] == [
+        *("cast", "sub", "mul", "convolution")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("<net ", '<!DOCTYPE net [<!ENTITY a "b">]><net '),
+        ('offset="0"', 'offset="100"'),
+        ('offset="0"', 'offset="-1"'),
+        ("5,3,4,2", "5,3,4,3"),
+        ('shape="1"', 'shape="x"'),
+        ("</net>", ""),
+        ('to-layer="Convert"', ""),
+    ],
+)
+def test_a_damaged_file_of_openvinos(openvino, old, new):
+    text = openvino.read_text()
+    assert old in text
+    openvino.write_text(text.replace(old, new, 1))
+    with pytest.raises(ArtifactError, match=f"{openvino} is damaged"):
+        reading.read(openvino)
+
+
+def test_openvinos_numbers_are_missing(openvino):
+    openvino.with_suffix(".bin").unlink()
+    with pytest.raises(ArtifactError, match=r"it.bin is missing"):
+        reading.read(openvino)
+
+
+@pytest.fixture
+def graph_model(tmp_path):
+    """A TF.js model as its converter writes it: several groups, files of any size."""
+    specs = [
+        {"name": "a/kernel", "shape": [2, 3], "dtype": "float32"},
+        {
+            "name": "b/kernel",
+            "shape": [4],
+            "dtype": "float32",
+            "quantization": {"dtype": "uint8", "min": -1.0, "scale": 0.5},
+        },
+    ]
+    (tmp_path / "one").write_bytes(np.arange(6, dtype="f").tobytes()[:10])
+    (tmp_path / "two").write_bytes(np.arange(6, dtype="f").tobytes()[10:])
+    (tmp_path / "three").write_bytes(bytes([0, 1, 2, 255]))
+    model = {
+        "format": "graph-model",
+        "modelTopology": {
+            "node": [
+                {"name": "images", "op": "Placeholder"},
+                {"name": "a/kernel", "op": "Const"},
+                {"name": "x", "op": "Conv2D", "input": ["images", "a/kernel:0"]},
+            ]
+        },
+        "weightsManifest": [
+            {"paths": ["one", "two"], "weights": specs[:1]},
+            {"paths": ["three"], "weights": specs[1:]},
+        ],
+    }
+    (tmp_path / "model.json").write_text(json.dumps(model))
+    return tmp_path
+
+
+def test_models_of_tfjs(graph_model):
+    for path in (graph_model, graph_model / "model.json"):
+        contents = reading.read(path)
+        assert contents.form == "TF.js"
+        first, second = contents.arrays
+        np.testing.assert_array_equal(first.values, np.arange(6).reshape(2, 3))
+        np.testing.assert_array_equal(second.values, [-1, -0.5, 0, 126.5])
+        assert (second.dtype, second.steps.tolist()) == ("uint8", [0.5])
+        assert contents.nodes[-1].inputs == ["images", "a/kernel"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"two"', '"../two"'),
+        ('"two"', '"/etc/passwd"'),
+        ('"two"', '"missing"'),
+        ("[2, 3]", "[2, 4]"),
+        ("[2, 3]", "[-2, -3]"),
+        ('"uint8"', '"float8"'),
+        ('"graph-model"', '"another"'),
+        ('"paths"', '"path"'),
+    ],
+)
+def test_damaged_models_of_tfjs(graph_model, old, new):
+    source = graph_model / "model.json"
+    source.write_text(source.read_text().replace(old, new, 1))
+    with pytest.raises(ArtifactError, match=str(source)):
+        reading.read(graph_model)
+
+
 # ONNX as other tools leave it
 
 
 def test_onnx_quantized_by_its_runtime(tmp_path):
     from onnxruntime.quantization import quantize_dynamic
 
-    path = _written(tmp_path, "onnx-float32")
+    path = narrow_network.write(tmp_path, "onnx-float32")
     other = tmp_path / "dynamic.onnx"
     quantize_dynamic(str(path), str(other), op_types_to_quantize=["Conv", "Gemm"])
     found = one(other)
@@ -509,7 +648,7 @@ def test_onnx_quantized_by_its_runtime(tmp_path):
 
 
 def test_onnx_optimized_by_its_runtime(tmp_path):
-    path = _written(tmp_path, "onnx-float32")
+    path = narrow_network.write(tmp_path, "onnx-float32")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.graph_optimization_level = (
@@ -522,7 +661,7 @@ def test_onnx_optimized_by_its_runtime(tmp_path):
 
 
 def test_onnx_with_values_beside_it(tmp_path):
-    model = onnx.load(_written(tmp_path, "onnx-float32"))
+    model = onnx.load(narrow_network.write(tmp_path, "onnx-float32"))
     path = tmp_path / "external.onnx"
     onnx.save(model, path, save_as_external_data=True, location="values.bin")
     assert_same(one(path), is_folded=True)
@@ -531,7 +670,7 @@ def test_onnx_with_values_beside_it(tmp_path):
 
 
 def test_onnx_with_preprocessing_before_it(tmp_path):
-    model = onnx.load(_written(tmp_path, "onnx-float32"))
+    model = onnx.load(narrow_network.write(tmp_path, "onnx-float32"))
     [image] = [i.name for i in model.graph.input]
     nodes = list(model.graph.node)
     for node in nodes:

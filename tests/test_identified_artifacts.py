@@ -52,6 +52,7 @@ def test_the_same_weights(
     assert (found.network, found.confidence) == (networks.THIS, "certain")
     assert found.relation == "same", found.differences[:5]
     assert found.matched == found.compared == 245 - ("feature" in name)
+    assert found.is_stand_in
     assert found.precision[0] == precision
     assert found.is_folded is is_folded
     if input_range:

@@ -579,12 +579,16 @@ def _add_verify(commands: Any) -> None:
         commands,
         _verify,
         "verify",
-        "Compare artifacts with their checkpoint and their manifests.",
+        "Compare artifacts, and files of other tools', with a checkpoint.",
         "--checkpoint CHECKPOINT artifacts",
         "--checkpoint CHECKPOINT --images photos model.onnx model.tflite",
+        "--checkpoint CHECKPOINT made_by_tf2onnx.onnx frozen.pb state_dict.pt",
     )
     added.add_argument(
-        "artifacts", type=_path, nargs="+", help="artifacts, or directories of them"
+        "artifacts",
+        type=_path,
+        nargs="+",
+        help="artifacts, files of this network by other tools, or directories of them",
     )
     _add_checkpoint(added)
     _add_moving_averages(added)
@@ -762,7 +766,7 @@ def _add_identify(commands: Any) -> None:
         type=_path,
         nargs="+",
         metavar="FILE",
-        help="ONNX, TFLite, SavedModel, .pb, .h5, .safetensors, .pt",
+        help="ONNX, TFLite, SavedModel, .pb, TF.js, OpenVINO, .h5, .safetensors, .pt",
     )
     _add_checkpoint(added, "weights to look for", required=False)
     _add_moving_averages(added)

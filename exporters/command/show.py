@@ -256,6 +256,8 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
             _differs(console, item.path, "", item.report.failures())
         elif item.report and item.report.not_run:
             console.say(f"{item.path.name} was not run: {item.report.not_run}")
+        for note in item.report.notes if item.report else ():
+            console.say(f"{item.path.name}: {note}")
 
 
 def rebuilding(console: consoles.Console, done: Rebuilding, as_json: bool) -> None:

@@ -22,7 +22,7 @@ _PASSED = {
     *("resize", "pad", "padv2", "clip", "stopgradient", "snapshot", "expanddims"),
 }
 _MOST_STEPS = 50
-_ORDERED = ("ONNX", "TFLite")
+_ORDERED = ("ONNX", "TFLite", "OpenVINO", "TF.js")
 """Forms whose nodes come after those that they read."""
 
 
@@ -48,6 +48,20 @@ class StoredArray:
     def is_integer(self) -> bool:
         """Whether values are rounded to integers."""
         return "int" in self.dtype
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it may be a layer's biases, or a part of its batch norm."""
+        is_long = self.values.size == max(self.values.shape, default=0) > 1
+        return is_long and self.dtype != "int64"  # Of shapes.
+
+    @property
+    def rounding(self) -> float:
+        """Root of the mean square of what rounding to integers changes a value by."""
+        if not self.is_integer:
+            return 0.0
+        steps = np.ones(1) if self.steps is None else self.steps
+        return float(np.sqrt(np.mean(np.square(steps, dtype=np.float64)) / 12))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +89,8 @@ class Contents:
     """What a file holds.
 
     Attributes:
-      form: "ONNX", "TFLite", "SavedModel", "frozen graph", "HDF5", "Keras",
-        "safetensors", "PyTorch" or what `checkpoints.location` says.
+      form: "ONNX", "TFLite", "SavedModel", "frozen graph", "TF.js", "OpenVINO", "HDF5",
+        "Keras", "safetensors", "PyTorch" or what `checkpoints.location` says.
       arrays: all of them, in an order of names or of use that is their makers'.
       nodes: of the graph, where there is one.
       preprocessing: what is done to images before the first layer; None where the file
@@ -185,7 +199,10 @@ def kernels_in(arrays: Sequence[StoredArray]) -> Iterator[StoredArray]:
     """The arrays that may be kernels: of two dimensions or more, and not tiny."""
     for array in arrays:
         shape = array.values.shape
-        if 2 <= len(shape) <= 4 and array.values.size >= _LEAST_KERNEL:
+        if not 2 <= len(shape) <= 4 or array.values.size < _LEAST_KERNEL:
+            continue
+        # Biases may have other dimensions, of 1; so has a matrix for one class.
+        if len(shape) == 2 or array.values.size > max(shape):
             yield array
 
 

@@ -31,11 +31,23 @@ LEAST_RELATED = 0.3
 kernel have at most 0.2."""
 _FLOAT_ERROR = {"float64": 2e-5, "float32": 2e-5, "float16": 1e-3, "bfloat16": 8e-3}
 """Relative error of a kernel by its dtype, and what folding it in another order adds."""
-_ROUNDING = 1.5 / np.sqrt(12)
-"""Root of the mean square of what rounding to integers adds, in steps, and half more."""
+_NUMBER_ERRORS = {"float16": 2e-3, "bfloat16": 1.6e-2}
+"""Relative error of a number by its dtype, of two roundings."""
+_KERNEL_ERROR = 1e-5
+"""Of any number, relative to the largest of its channel; folding in float32 adds it."""
+_STEPS = 1.01
+"""Error of a number in steps of its integers: half of one by rounding to the nearest, and
+one at the ends of their range."""
+_COARSEST = 1.05 * 2 / 255
+"""Step of integers, relative to the largest number of a kernel: of a scale for the whole
+kernel. Coarser ones explain nothing."""
+_ROUNDING = 1.5
+"""Root of the mean square of what rounding to integers adds, and half more."""
 _VECTOR_ERRORS = {"float64": 1e-4, "float32": 1e-4, "float16": 5e-3, "bfloat16": 3e-2}
 _INTEGER_VECTOR_ERROR = 0.25
 """Biases may be corrected for what rounding the kernels did to means."""
+_LARGEST_VECTOR_ERROR = 0.9
+"""Whatever their steps: those that are all 0 are off by 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +62,7 @@ class Match:
       difference: relative difference, of what both stand for; without scales where the
         file does not say these.
       tolerance: what its dtype explains of the difference.
+      wrong: how many of its numbers differ by more than its dtype explains.
       is_folded: whether batch norm's gain is in the kernel; None where the layer has
         none, or it cannot be told.
       factor: by how much the kernel is larger than the checkpoint's, after the gain.
@@ -61,13 +74,14 @@ class Match:
     cosine: float
     difference: float
     tolerance: float
+    wrong: int
     is_folded: bool | None
     factor: float | None
 
     @property
     def is_same(self) -> bool:
         """Whether the dtype explains all of the difference."""
-        return self.difference <= self.tolerance
+        return self.difference <= self.tolerance and not self.wrong
 
 
 def match(
@@ -206,6 +220,7 @@ def _compared(
 
     # In steps, and perhaps from a zero point, that the file does not say.
     best = _Hypothesis(_difference_of_directions(kernel, target), None, None)
+    wrong = 0
     if not array.is_integer or array.steps is not None:
         gains: dict[bool | None, np.ndarray] = {None: np.ones_like(ratios)}
         if target.gain is not None:
@@ -218,13 +233,17 @@ def _compared(
             ),
             key=lambda hypothesis: hypothesis.difference,
         )
+        assert best.factor is not None
+        wanted *= gains[best.is_folded] * best.factor
+        wrong = int(np.count_nonzero(np.abs(found - wanted) > _limit(array, wanted)))
     return Match(
         layer=target.layer.scope,
         array=array.name,
         dtype=array.dtype,
         cosine=cosine,
         difference=best.difference,
-        tolerance=_tolerance(array, float(found.std())),
+        tolerance=_tolerance(array, found, float(np.abs(wanted).max())),
+        wrong=wrong,
         is_folded=best.is_folded,
         factor=best.factor,
     )
@@ -253,13 +272,26 @@ def _factors(target: _Target, ratios: np.ndarray, gain: np.ndarray) -> Iterator[
         yield float(np.median(ratios / gain))
 
 
-def _tolerance(array: StoredArray, size: float) -> float:
-    """What storing a kernel of values of a size changes, relative to that."""
+def _tolerance(array: StoredArray, found: np.ndarray, largest: float) -> float:
+    """What storing a kernel, [numbers, channels], changes, relative to its size."""
     if not array.is_integer:
         return _FLOAT_ERROR.get(array.dtype, 2e-5)
-    steps = np.ones(1) if array.steps is None else array.steps
-    rounding = np.sqrt(np.mean(np.square(steps, dtype=np.float64)))
-    return float(_ROUNDING * rounding / (size or 1.0))
+    sizes = found.std(axis=0)
+    if array.steps is None:  # Channels count alike, whatever their size.
+        sizes = np.maximum(sizes, array.rounding)
+        return float(_ROUNDING * np.sqrt(np.mean((array.rounding / sizes) ** 2)))
+    rounding = min(array.rounding, _COARSEST * largest / np.sqrt(12))
+    return float(_ROUNDING * rounding / (np.sqrt(np.mean(sizes**2)) or 1.0))
+
+
+def _limit(array: StoredArray, wanted: np.ndarray) -> np.ndarray:
+    """How far each number may be from what is wanted, [numbers, channels]."""
+    magnitudes = np.abs(wanted)
+    limit = _KERNEL_ERROR * magnitudes.max(axis=0)
+    if array.steps is not None:
+        coarsest = min(float(array.steps.max()), _COARSEST * float(magnitudes.max()))
+        return limit + _STEPS * coarsest
+    return limit + _NUMBER_ERRORS.get(array.dtype, 0.0) * magnitudes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +334,7 @@ def find_vectors(
     """
     pools: dict[int, list[StoredArray]] = collections.defaultdict(list)
     for array in arrays:
-        if array.values.size == max(array.values.shape, default=0) > 1:
+        if array.is_vector:
             pools[array.values.size].append(array)
     stacks = {size: _stack(pool) for size, pool in pools.items()}
     layers = {layer.scope: layer for layer in network.weighted}
@@ -366,11 +398,16 @@ def _nearest(
         errors /= np.linalg.norm(vector) or 1
         place = int(errors.argmin())
         array = pools[vector.size][place]
-        limit = (
-            _INTEGER_VECTOR_ERROR
-            if array.is_integer
-            else _VECTOR_ERRORS.get(array.dtype, 1e-4)
-        )
+        limit = _vector_limit(array, vector)
         if errors[place] >= worst:
             worst, tolerance = float(errors[place]), limit
     return Vectors(worst, tolerance)
+
+
+def _vector_limit(array: StoredArray, vector: np.ndarray) -> float:
+    """What an array's dtype explains of how it differs from a vector, relative."""
+    if not array.is_integer:
+        return _VECTOR_ERRORS.get(array.dtype, 1e-4)
+    size = float(np.sqrt(np.mean(np.square(vector)))) or 1.0
+    rounding = _ROUNDING * array.rounding / size if array.steps is not None else 0.0
+    return min(_INTEGER_VECTOR_ERROR + rounding, _LARGEST_VECTOR_ERROR)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from checkpoints import hdf5, keras_weights, safetensors, torch_state
+from checkpoints import hdf5, keras_weights, safetensors, table, torch_state
 from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError
 from checkpoints.files import parse_json
@@ -25,13 +25,13 @@ from checkpoints.safetensors import SafeTensors
 from checkpoints.tensors import Spec
 from checkpoints.torch_state import TorchState
 from exporters.errors import ArtifactError
-from exporters.formats import container_of
-from exporters.identifying import tensorflow_graphs
+from exporters.formats import Container, container_of
+from exporters.identifying import openvino_ir, tensorflow_graphs
 from exporters.identifying.contents import UNCHANGED, Affine, Contents, StoredArray
 
 EXPECTED = (
-    "Expected ONNX, TFLite, a SavedModel, a frozen graph, a checkpoint, or weights of "
-    "Keras or PyTorch: .h5, .keras, .safetensors, .pt."
+    "Expected ONNX, TFLite, a SavedModel, a frozen graph, a TF.js model, OpenVINO's "
+    ".xml, a checkpoint, or weights of Keras or PyTorch: .h5, .keras, .safetensors, .pt."
 )
 _BEGINNING_BYTES = 1 << 16
 _MOST_BYTES = 4 << 30
@@ -49,6 +49,10 @@ def read(path: Path) -> Contents:
         raise ArtifactError(f"{path} does not exist. {EXPECTED}")
     if (path / SAVED_MODEL).is_file():
         return _saved_model(path)
+    if path.name == _TFJS_MODEL and path.is_file():
+        path = path.parent
+    if (path / _TFJS_MODEL).is_file() and (container := container_of(path)):
+        return _by_container(path, container)
     if path.is_dir():
         return _checkpoint(path)
     with open_regular(path) as file:
@@ -58,10 +62,7 @@ def read(path: Path) -> Contents:
         raise ArtifactError(f"{path} is empty. {EXPECTED}")
     container = container_of(path)
     if container and container.suffix in _OF_GRAPHS:
-        folder = container.module.rpartition(".")[0]
-        module = importlib.import_module(f"{folder}.foreign")
-        found: Contents = module.read(path)
-        return found
+        return _by_container(path, container)
     if beginning.startswith(hdf5.MAGIC):
         return _hdf5(path)
     if keras_weights.is_model(path, beginning):
@@ -73,6 +74,8 @@ def read(path: Path) -> Contents:
         with path.open("rb") as file:
             arrays = _arrays(SafeTensors(file, str(path)))
             return Contents("safetensors", list(arrays))
+    if openvino_ir.is_one(beginning):
+        return openvino_ir.read(path)
     if tensorflow_graphs.is_graph(beginning) and size <= _MOST_BYTES:
         # A V1 checkpoint begins so as well.
         with contextlib.suppress(ValueError):
@@ -88,6 +91,35 @@ def read(path: Path) -> Contents:
         ) from error
 
 
+def _by_container(path: Path, container: Container) -> Contents:
+    module = importlib.import_module(f"{container.module.rpartition('.')[0]}.foreign")
+    found: Contents = module.read(path)
+    return found
+
+
+def is_beyond_formats(path: Path) -> bool:
+    """Whether a path is a model of a kind that no format has, by its content.
+
+    These are frozen graphs, state dicts that PyTorch pickled, and OpenVINO's .xml.
+    """
+    if not path.is_file():
+        return False
+    with open_regular(path) as file:
+        beginning = file.read(_BEGINNING_BYTES)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - len(table.MAGIC)))
+        is_table = file.read() == table.MAGIC
+    return (
+        _is_torch(path, beginning)
+        or openvino_ir.is_one(beginning)
+        # V1 checkpoints, which are tables, begin as graphs do.
+        or (tensorflow_graphs.is_graph(beginning) and not is_table)
+    )
+
+
+_MODEL = "model_config"
+"""Attribute of an HDF5 file that holds a model of Keras's, and not weights alone."""
+_TFJS_MODEL = "model.json"
 _NOT_ONE = "is not a checkpoint"
 _OF_GRAPHS = (".onnx", ".tflite")
 """Containers that have a module `foreign`, which reads files of other tools' too."""
@@ -126,7 +158,13 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _hdf5(path: Path) -> Contents:
     with open_regular(path) as file, Hdf5(file, str(path)) as arrays:
-        return Contents("HDF5", list(_arrays(arrays, _once(arrays))))
+        found = list(_arrays(arrays, _once(arrays)))
+        configuration = arrays.attributes("/").get(_MODEL)
+    before = None
+    if isinstance(configuration, str):
+        with contextlib.suppress(ValueError):
+            before = _rescaling(parse_json(configuration.encode()))
+    return Contents("HDF5", found, preprocessing=before)
 
 
 def _once(arrays: Hdf5) -> dict[str, None]:

@@ -7,6 +7,7 @@ import importlib.abc
 import importlib.machinery
 import json
 import os
+import pathlib
 import sys
 import types
 
@@ -98,6 +99,20 @@ def check_the_header_says_what_timm_does(reference):
         assert json.loads(metadata[key]) == expected, key
     assert metadata["architecture"] == "inception_resnet_v2"
     assert int(metadata["num_classes"]) == model.num_classes == 1000
+
+
+def check_what_irv2_computes_with_timm(reference):
+    sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+    from exporters.containers.timm import container, foreign
+
+    images = reference["299x299/images"]
+    path = pathlib.Path(path_of("classification"))
+    expected = reference["299x299/logits"][:, 1:]
+    with container.open(path) as artifact:
+        checks.assert_close(artifact.run(images)["logits"], expected)
+    with foreign.run(path, 1000) as model:
+        assert model.library == f"timm {timm.__version__}, PyTorch {torch.__version__}"
+        checks.assert_close(model.run(2 * images - 1)["0"], expected)
 
 
 if __name__ == "__main__":

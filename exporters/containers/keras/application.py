@@ -8,6 +8,7 @@ asked not to. With `include_top` it has the classes without "background".
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, reading
 from exporters.build import Build
 from exporters.containers.keras import library, weights
-from exporters.errors import ArtifactError
+from exporters.errors import ForeignFileError
 from exporters.labels import first_without_background
 from exporters.network.layers import without_classes
 from exporters.network.tasks import TASKS, Task
@@ -45,13 +46,11 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
     first = first_without_background(build.checkpoint.num_classes)
     variables = without_classes(build.checkpoint, first)
     names = build.network.up_to([task.endpoint]).variables
-    attributes = {_RECORD: record.to_text()}
+    facts = {_RECORD: record.to_text()}
     if task.needs_classifier and build.labels:
-        attributes[_LABELS] = "\n".join(build.labels[first:])
+        facts[_LABELS] = "\n".join(build.labels[first:])
     with path.open("w+b") as file:
-        weights.write(
-            file, {n: variables[n] for n in names}, attributes, for_older=True
-        )
+        weights.write(file, {n: variables[n] for n in names}, facts, for_older=True)
 
 
 def open(path: Path) -> OpenedArtifact:
@@ -60,10 +59,10 @@ def open(path: Path) -> OpenedArtifact:
     Raises:
       ArtifactError: the file is damaged, or not of this toolkit.
     """
-    attributes = _attributes(path)
-    text = attributes.get(_RECORD)
+    stored = attributes(path)
+    text = stored.get(_RECORD)
     if not isinstance(text, str):
-        raise ArtifactError(
+        raise ForeignFileError(
             f"{path} holds weights, or a model, in HDF5 by another tool. Expected a "
             "file exported by irv2."
         )
@@ -73,20 +72,8 @@ def open(path: Path) -> OpenedArtifact:
 
     @functools.cache
     def model(size: tuple[int, int] | None) -> Any:
-        keras = library.keras()
-        top = {"classes": (record.num_classes or 0) - first}
-        with (
-            reading(path, "weights", f"Keras {keras.__version__}"),
-            library.named(path, _SUFFIX) as name,
-        ):
-            return keras.applications.InceptionResNetV2(
-                weights=name,
-                include_top=task.needs_classifier,
-                input_shape=(*(size or (None, None)), 3),
-                pooling="avg",
-                classifier_activation=None,
-                **(top if task.needs_classifier else {}),
-            )
+        classes = (record.num_classes or 0) - first if task.needs_classifier else None
+        return load(path, classes, size)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         _, height, width, _ = images.shape
@@ -103,7 +90,7 @@ def open(path: Path) -> OpenedArtifact:
         wanted = [layer.name for layer in twins.keras_layers()]
         if not task.needs_classifier:
             wanted.pop()
-        if attributes.get(_LAYERS) == wanted:
+        if stored.get(_LAYERS) == wanted:
             return []
         return ["the layers that older versions of Keras look for are not listed"]
 
@@ -122,7 +109,49 @@ def open(path: Path) -> OpenedArtifact:
     )
 
 
-def _attributes(path: Path) -> Mapping[str, str | list[str]]:
+def load(
+    path: Path,
+    classes: int | None,
+    image_size: tuple[int, int] | None,
+    suffix: str = _SUFFIX,
+) -> Any:
+    """Returns Keras's own network with the weights of a file.
+
+    Args:
+      path: the file.
+      classes: of its classifier, None if it has none: features come out.
+      image_size: (height, width), None for any; a classifier takes one alone.
+      suffix: by which Keras knows the layout, whatever the file is called.
+
+    Raises:
+      ArtifactError: Keras does not take them.
+      MissingLibraryError: there is no Keras 3.
+    """
+    keras = library.keras()
+    top = {} if classes is None else {"classes": classes}
+    with (
+        reading(path, "weights", f"Keras {keras.__version__}"),
+        library.named(path, suffix) as name,
+        warnings.catch_warnings(),
+    ):
+        # A sentence for each layer of which the file has no weights.
+        warnings.simplefilter("ignore")
+        return keras.applications.InceptionResNetV2(
+            weights=name,
+            include_top=classes is not None,
+            input_shape=(*(image_size or (None, None)), 3),
+            pooling="avg",
+            classifier_activation=None,
+            **top,
+        )
+
+
+def attributes(path: Path) -> Mapping[str, str | list[str]]:
+    """Returns what a file says about itself.
+
+    Raises:
+      ArtifactError: it is damaged.
+    """
     with (
         path.open("rb") as file,
         weights.damage_reported(),

@@ -31,7 +31,7 @@ from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line, reading
 from exporters.build import Build
 from exporters.containers.keras import configuration, library, weights
-from exporters.errors import ArtifactError
+from exporters.errors import ArtifactError, ForeignFileError
 from exporters.network import layers
 from exporters.network.tasks import FEATURE_VECTOR, TASKS, Task
 from exporters.record import Record
@@ -178,7 +178,7 @@ def _read_texts(path: Path) -> dict[str, Any]:
 def _record(path: Path, metadata: Any) -> Record:
     facts = metadata.get(_RECORD) if isinstance(metadata, Mapping) else None
     if not isinstance(facts, Mapping):
-        raise ArtifactError(
+        raise ForeignFileError(
             f"{path} is a Keras model of another tool's, or saved again by Keras. "
             "Expected one exported by irv2."
         )

@@ -24,7 +24,7 @@ from exporters.build import Build
 from exporters.containers.onnx import nodes, quantization, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
 from exporters.engines import ONNX_RUNTIME, OPENVINO, OpenVino, onnx_session
-from exporters.errors import ArtifactError
+from exporters.errors import ArtifactError, ForeignFileError
 from exporters.network.layers import transpose
 from exporters.network.quantization import UINT8_ZERO, Precision, Quantization
 from exporters.network.tasks import TASKS, Task
@@ -178,7 +178,7 @@ def _read_record(path: Path, session: onnxruntime.InferenceSession) -> Record:
     if RECORD in metadata:
         return records.parse(metadata[RECORD], str(path))
     if metadata.get("tool") != "irv2":
-        raise ArtifactError(
+        raise ForeignFileError(
             f"{path} is an ONNX file by {model.producer_name!r} with metadata "
             f"{', '.join(sorted(metadata)) or 'of no kind'}. Expected one exported by "
             "irv2."

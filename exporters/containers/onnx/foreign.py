@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
-from exporters.artifact import first_line
+from exporters.artifact import first_line, reading
 from exporters.errors import ArtifactError
 from exporters.identifying.contents import Contents, Node, StoredArray
+from exporters.identifying.running import ForeignModel, Images, joined
 
 _ROUNDED = {
     # Inputs: values, scale, zero point.
@@ -24,6 +26,14 @@ _ROUNDED = {
     "MatMulInteger": ((1, None, 3),),
 }
 """Op -> where it takes integers, and what these stand for."""
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+}
+"""What ONNX Runtime calls the dtypes that images come in."""
 _CHANNELS_FIRST = ("QLinearConv", "ConvInteger")
 
 
@@ -69,6 +79,36 @@ def read(path: Path) -> Contents:
         for node in model.graph.node
     ]
     return Contents("ONNX", arrays, nodes)
+
+
+def run(path: Path, classes: int | None) -> ForeignModel:
+    """Opens a file with ONNX Runtime on the CPU.
+
+    Raises:
+      ArtifactError: ONNX Runtime cannot, or it takes something else than images.
+    """
+    library = f"ONNX Runtime {onnxruntime.__version__}"
+    with reading(path, "an ONNX file", library):
+        session = onnxruntime.InferenceSession(
+            str(path), providers=["CPUExecutionProvider"]
+        )
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+        found = ", ".join(f"{each.name}, {each.type}" for each in inputs)
+        raise ArtifactError(f"{path} has the inputs {found}; expected one, of images.")
+    name, dtype = inputs[0].name, np.dtype(_DTYPES[inputs[0].type])
+    images_of = Images.of_shape(path, inputs[0].shape)
+    names = [output.name for output in session.get_outputs()]
+
+    def run_on(images: np.ndarray) -> dict[str, np.ndarray]:
+        with reading(path, "an ONNX file", library):
+            parts = (
+                dict(zip(names, session.run(names, {name: batch})))
+                for batch in images_of.batches(images, dtype)
+            )
+            return joined(parts, len(images))
+
+    return ForeignModel(library, images_of.image_size, images_of.layout, run_on)
 
 
 def _values(tensor: Any) -> tuple[np.ndarray, str]:

@@ -28,7 +28,7 @@ from exporters.artifact import (
 )
 from exporters.build import Build
 from exporters.containers.saved_model import older_tensorflow, reproducible, saver_ops
-from exporters.errors import ArtifactError
+from exporters.errors import ArtifactError, ForeignFileError
 from exporters.images import generate
 from exporters.network import inception_resnet_v2 as network
 from exporters.network import tensorflow_internals, weight_decay
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 _SERVING = "serving_default"
 _BESIDE_ENDPOINTS = "endpoints/default"
 """The task's output as it is returned with the endpoints."""
+_INTERFACE = ("__call__", "trainable_variables", "regularization_losses")
 _SMALL = (96, 96)
 """Height and width of images on which two runs of the same trace are compared."""
 _MOVED_TOLERANCE = 1e-5
@@ -184,12 +185,15 @@ def open(path: Path) -> OpenedArtifact:
     with _reading(path):
         model = tf.saved_model.load(str(path))
     variables = {v.name.removesuffix(":0"): v for v in getattr(model, "variables", [])}
-    if "InceptionResnetV2/Conv2d_1a_3x3/weights" not in variables:
-        raise ArtifactError(
-            f"{path} is a TF2 SavedModel, but not of inception_resnet_v2: expected a "
-            f"variable InceptionResnetV2/Conv2d_1a_3x3/weights among its {len(variables)}."
-        )
     record = extra_assets.read_record(path)
+    if "InceptionResnetV2/Conv2d_1a_3x3/weights" not in variables or not (
+        record or all(hasattr(model, attribute) for attribute in _INTERFACE)
+    ):
+        raise ForeignFileError(
+            f"{path} is a SavedModel, but not as v4 and v5 are: expected a variable "
+            f"InceptionResnetV2/Conv2d_1a_3x3/weights among its {len(variables)}, and "
+            "what TF Hub asks of an object that can be called."
+        )
     has_classifier = "InceptionResnetV2/Logits/Logits/weights" in variables
     task = CLASSIFICATION if has_classifier else FEATURE_VECTOR
     serving = model.signatures.get(_SERVING)

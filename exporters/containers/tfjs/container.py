@@ -26,7 +26,7 @@ from exporters.containers.tfjs.graph import Graph
 from exporters.containers.tfjs.session import GraphSession
 from exporters.containers.tfjs.versions import V1, ModelVersion
 from exporters.containers.tfjs.weights import Entry, problem
-from exporters.errors import ArtifactError
+from exporters.errors import ArtifactError, ForeignFileError
 from exporters.network import layers
 from exporters.network.layers import Network
 from exporters.network.tasks import TASKS, Task
@@ -150,7 +150,7 @@ def _read_record(model: dict[str, Any], source: str) -> Record:
     match model.get(_METADATA):
         case {"irv2": dict(facts)}:
             return records.of_facts(facts, source)
-    raise ArtifactError(
+    raise ForeignFileError(
         f"{source} is a TF.js graph model by {reprlib.repr(model.get('generatedBy'))}, "
         "but none that irv2 made: it has no record. Expected one exported by irv2."
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from exporters.artifact import first_line
+from exporters.artifact import first_line, reading
 from exporters.errors import ArtifactError
 from exporters.identifying.contents import Contents, Node, StoredArray
+from exporters.identifying.running import ForeignModel, Images, joined
 
 _MOST_ENTRIES = 100_000
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -38,6 +43,70 @@ def read(path: Path) -> Contents:
         return _read(schema.Model.GetRootAs(data))
     except (*_DAMAGE, struct.error) as error:
         raise ArtifactError(f"{path} is damaged ({first_line(error)}).") from error
+
+
+def run(path: Path, classes: int | None) -> ForeignModel:
+    """Opens a file with LiteRT.
+
+    Raises:
+      ArtifactError: LiteRT cannot, or it takes something else than images.
+    """
+    library = f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
+    with reading(path, "a TFLite file", library):
+        interpreter = _interpreter(path)
+    inputs = interpreter.get_input_details()
+    if len(inputs) != 1:
+        found = ", ".join(each["name"] for each in inputs)
+        raise ArtifactError(f"{path} has the inputs {found}; expected one, of images.")
+    (image,) = inputs
+    images_of = Images.of_shape(path, image["shape_signature"].tolist())
+    outputs = interpreter.get_output_details()
+
+    def run_one(batch: np.ndarray) -> dict[str, np.ndarray]:
+        interpreter.resize_tensor_input(image["index"], batch.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(image["index"], batch)
+        interpreter.invoke()
+        return {
+            each["name"]: _real(interpreter.get_tensor(each["index"]), each)
+            for each in outputs
+        }
+
+    def run_on(images: np.ndarray) -> dict[str, np.ndarray]:
+        scale, zero = image["quantization"]
+        if scale:
+            limits = np.iinfo(image["dtype"])
+            images = np.clip(np.round(images / scale) + zero, limits.min, limits.max)
+        with reading(path, "a TFLite file", library):
+            batches = images_of.batches(images, np.dtype(image["dtype"]))
+            return joined(map(run_one, batches), len(images))
+
+    steps = {each["name"]: float(each["quantization"][0]) for each in outputs}
+    return ForeignModel(
+        library, images_of.image_size, images_of.layout, run_on, steps=steps
+    )
+
+
+def _interpreter(path: Path) -> Interpreter:
+    """One that can run a file: with the delegate that is fast, or else without."""
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    try:
+        interpreter.allocate_tensors()
+    except RuntimeError:  # XNNPACK does not take every scale of integers.
+        plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = Interpreter(
+            str(path), num_threads=os.cpu_count(), experimental_op_resolver_type=plain
+        )
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def _real(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """What integers stand for, as float32."""
+    scale, zero = details["quantization"]
+    if not scale:
+        return values.astype(np.float32)
+    return ((values.astype(np.float32) - zero) * scale).astype(np.float32)
 
 
 def _read(model: schema.Model) -> Contents:

@@ -24,7 +24,7 @@ from exporters import record as records
 from exporters.artifact import StoredWeight, first_line
 from exporters.containers.tflite.flatbuffer import IDENTIFIER
 from exporters.containers.tflite.writer import CONVOLUTION, from_tflite
-from exporters.errors import ArtifactError
+from exporters.errors import ArtifactError, ForeignFileError
 from exporters.network.quantization import Quantization
 from exporters.record import Record
 
@@ -134,7 +134,7 @@ def read(path: Path) -> TFLiteFile:
         model = schema.Model.GetRootAs(data)
         metadata = _metadata(model)
         if RECORD not in metadata:
-            raise ArtifactError(
+            raise ForeignFileError(
                 f"{path} is a TFLite file, but none that irv2 made: it has no metadata "
                 f'"{RECORD}". Found {", ".join(metadata) or "none"}.'
             )

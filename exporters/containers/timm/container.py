@@ -24,7 +24,7 @@ from checkpoints.timm_weights import TimmWeights
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line, reading
 from exporters.build import Build
-from exporters.errors import ArtifactError, MissingLibraryError
+from exporters.errors import ArtifactError, ForeignFileError, MissingLibraryError
 from exporters.labels import first_without_background
 from exporters.network.layers import without_classes
 from exporters.network.tasks import TASKS, Task
@@ -95,12 +95,12 @@ def open(path: Path) -> OpenedArtifact:
 
     @functools.cache
     def model() -> Any:
-        create_model = _create_model()
+        network = create_model()
         with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
             link = Path(directory) / "model.safetensors"  # timm goes by the name.
             link.symlink_to(path.absolute())
             with reading(path, "weights", "timm"):
-                return create_model(
+                return network(
                     MODEL,
                     checkpoint_path=str(link),
                     num_classes=width if task.needs_classifier else 0,
@@ -138,22 +138,36 @@ def open(path: Path) -> OpenedArtifact:
     )
 
 
-def _create_model() -> Callable[..., Any]:
+def create_model() -> Callable[..., Any]:
+    """Returns timm's function of that name.
+
+    Raises:
+      MissingLibraryError: timm cannot be imported.
+    """
     try:
         from timm import create_model
     except Exception as error:  # Also where PyTorch and torchvision do not fit.
         raise MissingLibraryError(
-            f"timm cannot be imported ({first_line(error)})"
+            f"timm cannot be imported ({first_line(error)}); "
+            "pip install 'irv2[timm]' brings it"
         ) from error
     found: Callable[..., Any] = create_model
     return found
+
+
+def library() -> str:
+    """What runs the network, and its versions."""
+    import timm
+    import torch
+
+    return f"timm {timm.__version__}, PyTorch {torch.__version__}"
 
 
 def _read_header(path: Path) -> tuple[Record, set[str]]:
     """Reads the record, and the names of all arrays."""
     with _opened(path) as arrays:
         if _RECORD not in arrays.metadata:
-            raise ArtifactError(
+            raise ForeignFileError(
                 f"{path} is a safetensors file of another tool's. Expected one exported "
                 "by irv2."
             )

@@ -25,11 +25,7 @@ CASES = [("classification", (299, 299)), ("feature_vector", (224, 320))]
 # Of a small block: what is in a file, and files that are damaged or of others
 
 
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Writes a file of the block."""
-    small_twins.install(monkeypatch)
-    return lambda task="classification": small_twins.write(tmp_path, "keras", task)
+small = small_twins.writing("keras")
 
 
 def rewrite(path, **changed):

@@ -12,7 +12,6 @@ from checkpoints.reader import CheckpointError, open_checkpoint
 from exporters import images
 from exporters.containers.keras import application
 from exporters.errors import ArtifactError, MissingLibraryError
-from exporters.formats import open_artifact
 from exporters.network.tasks import TASKS
 
 CHECKPOINT = small_twins.CHECKPOINT
@@ -23,32 +22,17 @@ LAYERS = [
 CASES = [("classification", (299, 299)), ("feature_vector", (224, 320))]
 
 
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Writes a file of a small block."""
-    small_twins.install(monkeypatch)
-    return lambda task="classification": small_twins.write(
-        tmp_path, "keras-weights", task
-    )
+small = small_twins.writing("keras-weights")
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_file_says_what_it_is(small, task):
-    artifact, row = open_artifact(small(task))
-    assert row.name == artifact.format == "keras-weights"
-    assert artifact.task.name == artifact.record.task == task
-    assert artifact.record.checkpoint_identity == CHECKPOINT.identity
-    assert artifact.input_range == (-1, 1)
-    assert artifact.check() == []
+    small_twins.check_what_it_says(small(task), "keras-weights", task)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_it_holds_the_variables_as_they_are(small, task):
-    found = application.open(small(task)).weights()
-    expected = small_twins.variables(task)
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name].values, values)
+    small_twins.check_variables(small(task), task)
 
 
 def test_both_layouts_are_of_the_same_arrays(small):
@@ -66,8 +50,7 @@ def test_both_layouts_are_of_the_same_arrays(small):
 
 
 def test_the_same_inputs_give_the_same_bytes(small):
-    first = small().read_bytes()
-    assert small().read_bytes() == first
+    small_twins.check_same_bytes(small)
 
 
 @pytest.mark.parametrize("end", [0.01, 0.1, 0.5, 0.9, 0.999])
@@ -85,9 +68,7 @@ def test_a_file_of_another_tool(small):
     path = small()
     with h5py.File(path, "r+") as file:
         del file.attrs["irv2"]
-    with pytest.raises(ArtifactError, match="in HDF5 by another tool"):
-        application.open(path)
-    assert open_checkpoint(path, check_layout=False).identity == CHECKPOINT.identity
+    small_twins.check_a_file_without_a_record(path, "in HDF5 by another tool")
 
 
 @pytest.mark.parametrize("record", ["", "{", "3", '{"format": 3}'])

@@ -17,18 +17,13 @@ from checkpoints.safetensors import SafeTensors
 from exporters import images
 from exporters.containers.timm import container
 from exporters.errors import ArtifactError, MissingLibraryError
-from exporters.formats import open_artifact
 from exporters.network.tasks import TASKS
 
 CHECKPOINT = small_twins.CHECKPOINT
 KERNEL = "scope/left/Relu/weights"
 
 
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """Writes a file of a small block."""
-    small_twins.install(monkeypatch)
-    return lambda task="classification": small_twins.write(tmp_path, "timm", task)
+small = small_twins.writing("timm")
 
 
 def contents(path):
@@ -53,21 +48,12 @@ def rewrite(path, arrays, metadata):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_a_file_says_what_it_is(small, task):
-    artifact, row = open_artifact(small(task))
-    assert row.name == artifact.format == "timm"
-    assert artifact.task.name == artifact.record.task == task
-    assert artifact.record.checkpoint_identity == CHECKPOINT.identity
-    assert artifact.input_range == (-1, 1)
-    assert artifact.check() == []
+    small_twins.check_what_it_says(small(task), "timm", task)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_it_holds_the_variables_as_they_are(small, task):
-    found = container.open(small(task)).weights()
-    expected = small_twins.variables(task)
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name].values, values)
+    small_twins.check_variables(small(task), task)
 
 
 def test_the_state_dict(small):
@@ -99,8 +85,8 @@ def test_metadata(small):
 
 
 def test_the_same_inputs_give_the_same_bytes(small):
+    small_twins.check_same_bytes(small)
     first = small().read_bytes()
-    assert small().read_bytes() == first
     assert int.from_bytes(first[:8], "little") % 8 == 0
 
 
@@ -116,9 +102,9 @@ def test_a_file_of_another_tool(small):
     path = small()
     arrays, _metadata = contents(path)
     rewrite(path, arrays, {"format": "pt"})
-    with pytest.raises(ArtifactError, match="is a safetensors file of another tool's"):
-        container.open(path)
-    assert open_checkpoint(path, check_layout=False).identity == CHECKPOINT.identity
+    small_twins.check_a_file_without_a_record(
+        path, "safetensors file of another tool's"
+    )
 
 
 @pytest.mark.parametrize("record", ["", "{", "3", '{"format": 3}'])

@@ -21,7 +21,7 @@ from exporters import float16
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
-from exporters.containers.onnx import nodes, quantization, serialization
+from exporters.containers.onnx import nodes, quantization, sections, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
 from exporters.errors import ArtifactError
 from exporters.network.layers import transpose
@@ -139,10 +139,13 @@ def open(path: Path) -> OpenedArtifact:
         outputs |= {name: Output(value) for name, value in task.published.items()}
     names = [output.name for output in session.get_outputs()]
 
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+    def as_input(images: np.ndarray) -> np.ndarray:
         if nchw:
             images = images.transpose(nodes.TO_NCHW)
-        feed = {INPUT: np.ascontiguousarray(images, np.float32)}
+        return np.ascontiguousarray(images, np.float32)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        feed = {INPUT: as_input(images)}
         try:
             return dict(zip(names, session.run(names, feed)))
         except _DAMAGE as error:
@@ -161,6 +164,7 @@ def open(path: Path) -> OpenedArtifact:
         weights=lambda: dict(_weights(path)),
         activations=lambda: dict(_activations(path)),
         is_folded=True,
+        sections=lambda layers: sections.cut(path, layers, as_input),
     )
 
 

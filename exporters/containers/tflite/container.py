@@ -11,23 +11,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from exporters.artifact import OpenedArtifact, Output, first_line
+from exporters.artifact import OpenedArtifact, Output, Sections, first_line
 from exporters.build import Build
-from exporters.containers.tflite import reader, support_metadata, writer
+from exporters.containers.tflite import reader, sections, support_metadata, writer
+from exporters.containers.tflite.sections import quantization_of
 from exporters.containers.tflite.versions import FORMAT, AuxiliaryClassifier
 from exporters.containers.tflite.writer import INPUT
 from exporters.errors import ArtifactError, ExportError
 from exporters.network import folding, layers
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.network.layers import Conv, Network
-from exporters.network.quantization import Precision, Quantization
+from exporters.network.quantization import Precision
 from exporters.network.tasks import AUXILIARY_CLASSIFICATION, TASKS, Task
 from exporters.record import Record
 
@@ -220,12 +221,22 @@ def open(path: Path) -> OpenedArtifact:
     )
     output = "probabilities" if has_softmax and task.needs_classifier else task.output
     details = runner.get_output_details().get(output)
-    rounded = _quantization(details) if details else None
+    rounded = quantization_of(details) if details else None
     step = float(rounded.scale[0]) if rounded else 0.0
+
+    def in_range(images: np.ndarray) -> np.ndarray:
+        return images * 2 - 1 if is_signed else images
+
+    def cut(layers: Sequence[str]) -> Sections:
+        details = runner.get_input_details()[INPUT]
+        threads = os.cpu_count()
+        return sections.cut(
+            path, layers, lambda images: _as_input(details, in_range(images)), threads
+        )
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         try:
-            return _run(runner, images * 2 - 1 if is_signed else images)
+            return _run(runner, in_range(images))
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(
                 f"{path} cannot be run on images of the shape {list(images.shape)}. It "
@@ -244,6 +255,7 @@ def open(path: Path) -> OpenedArtifact:
         activations=file.activations,
         input_range=(-1.0, 1.0) if is_signed else (0.0, 1.0),
         is_folded=True,
+        sections=cut,
     )
 
 
@@ -261,20 +273,16 @@ def _run(runner: Any, images: np.ndarray) -> dict[str, np.ndarray]:
     input_type = runner.get_input_details()[INPUT]
     output_types = runner.get_output_details()
     rows: dict[str, list[np.ndarray]] = {name: [] for name in output_types}
-    for image in images:
-        image = image[np.newaxis].astype(np.float32)
-        if quantized := _quantization(input_type):
-            image = quantized.quantize(image, input_type["dtype"])
-        for name, row in runner(**{INPUT: image}).items():
-            if quantized := _quantization(output_types[name]):
+    for image in _as_input(input_type, images):
+        for name, row in runner(**{INPUT: image[np.newaxis]}).items():
+            if quantized := quantization_of(output_types[name]):
                 row = quantized.dequantize(row)
             rows[name].append(row.astype(np.float32))
     return {name: np.concatenate(found) for name, found in rows.items()}
 
 
-def _quantization(details: Mapping[str, Any]) -> Quantization | None:
-    """Returns the quantization of a tensor, None for float32."""
-    if details["dtype"] == np.float32:
-        return None
-    scale, zero_point = details["quantization"]
-    return Quantization(np.array([scale], np.float32), zero_point)
+def _as_input(details: Mapping[str, Any], images: np.ndarray) -> np.ndarray:
+    """Returns images as a tensor takes them, with quantization where it has integers."""
+    if quantized := quantization_of(details):
+        return quantized.quantize(images, details["dtype"])
+    return images.astype(np.float32)

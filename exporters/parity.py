@@ -259,6 +259,12 @@ class ParityImages:
                 self.description += f" and {_COUNT - count} generated ones"
             self.batches(None)
 
+    def name(self, number: int) -> str:
+        """What to call an image, by its number in a batch."""
+        if number < len(self._files):
+            return self._files[number].name
+        return f"generated {number + 1}"
+
     def batches(self, image_size: tuple[int, int] | None) -> list[np.ndarray]:
         """Returns 8 images of a fixed size; or 8 of 299 x 299 and 2 of 224 x 320.
 

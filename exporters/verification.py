@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from checkpoints import files
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import manifest, parity, signatures
+from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError
 from exporters.formats import (
     EXPECTED,
@@ -24,6 +25,9 @@ from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 from exporters.signatures import Trust
+
+Look = Callable[[Path, OpenedArtifact, Callable[[str], None]], None]
+"""Takes the path of an artifact, what was opened, and whom to tell what is done."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +108,7 @@ def verify(
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
+    look: Look | None = None,
 ) -> Verification:
     """Compares artifacts with a checkpoint.
 
@@ -122,6 +127,7 @@ def verify(
       progress: told what is done.
       formats: the table of formats.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
+      look: called with each artifact after it was compared, while it is open.
 
     Returns:
       What came of each artifact. One that cannot be read is a result too.
@@ -160,8 +166,15 @@ def verify(
         for number, path in enumerate(paths, start=1):
             name = f"[{number}/{len(paths)}] {_name(path)}"
             progress(Step(name))
+
+            def seen(
+                artifact: OpenedArtifact, path: Path = path, name: str = name
+            ) -> None:
+                if look:
+                    look(path, artifact, lambda state: progress(Step(name, state)))
+
             found = _verify_one(
-                path, opened, parity_images, unsigned.get(path), formats
+                path, opened, parity_images, unsigned.get(path), formats, seen
             )
             progress(Step(name, found.result, passed=found.passed))
             done.append(found)
@@ -190,6 +203,7 @@ def _verify_one(
     parity_images: ParityImages,
     unsigned: str | None,
     formats: Mapping[str, Format],
+    seen: Callable[[OpenedArtifact], None],
 ) -> VerifiedArtifact:
     changed: list[str] = []
     try:
@@ -199,6 +213,7 @@ def _verify_one(
             report = parity.compare(
                 artifact, reference, parity_images, row.tolerance, row.precision
             )
+            seen(artifact)
     except ArtifactError as error:
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
         if changed and path.exists():

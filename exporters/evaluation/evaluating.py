@@ -91,6 +91,7 @@ class EvaluatedArtifact:
       per_class: the same for each class that has images.
       confusions: which classes are taken for which, the most frequent first.
       is_stand_in: whether its weights are generated; None if it does not say so.
+      digest: of its files, or the checkpoint's identity; None if it could not be opened.
       error: why there are no figures, None if there are.
     """
 
@@ -104,6 +105,7 @@ class EvaluatedArtifact:
     per_class: tuple[ClassScore, ...] = ()
     confusions: tuple[Confusion, ...] = ()
     is_stand_in: bool | None = None
+    digest: str | None = None
     error: str | None = None
 
 
@@ -476,6 +478,7 @@ class _Figures:
             model.format,
             model.image_size,
             is_stand_in=model.record.stand_in if model.record else None,
+            digest=model.digest,
             error=self.state.errors.get(number),
         )
         positions = self.judged()

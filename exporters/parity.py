@@ -467,7 +467,7 @@ class _Figures:
         self._max_error = max(self._max_error, float(np.abs(expected - found).max()))
         self._magnitude = max(self._magnitude, float(np.abs(expected).max()))
         for e, f in zip(expected, found, strict=True):
-            self._cosine = min(self._cosine, _cosine(e.ravel(), f.ravel()))
+            self._cosine = min(self._cosine, cosine(e.ravel(), f.ravel()))
 
     def _rank(self, expected: np.ndarray, found: np.ndarray) -> None:
         ranks_e, ranks_f = np.argsort(-expected)[:_TOP_5], np.argsort(-found)[:_TOP_5]
@@ -495,7 +495,8 @@ def _as_logits(probabilities: np.ndarray) -> np.ndarray:
     return logits - logits.mean(axis=1, keepdims=True)
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of the angle between two vectors; 1 if both are 0."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / norms) if norms else float(not a.any() and not b.any())

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from exporters import parity
 from exporters.artifact import OpenedArtifact
 from exporters.reference import Reference
 
@@ -128,9 +129,7 @@ class _Sums:
         e, f = expected.ravel().astype(np.float64), found.ravel().astype(np.float64)
         self._difference += float(((f - e) ** 2).sum())
         self._magnitude += float((e**2).sum())
-        norms = float(np.linalg.norm(e) * np.linalg.norm(f))
-        cosine = float(e @ f) / norms if norms else float(not e.any() and not f.any())
-        self._cosine = min(self._cosine, cosine)
+        self._cosine = min(self._cosine, parity.cosine(e, f))
 
     def deviation(self) -> Deviation:
         difference = np.sqrt(self._difference)

@@ -1,0 +1,376 @@
+"""The page: HTML of a report's JSON values, and nothing that they do not say."""
+
+from __future__ import annotations
+
+import base64
+import importlib.resources
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporters import images as image_files
+from exporters.errors import MissingLibraryError
+from exporters.images import ImageError
+from exporters.reporting import figures
+from exporters.reporting.figures import Series
+
+MARK = "STAND-IN"
+_TASKS = ("classification", "feature_vector")
+_PIXELS = 112
+"""Of the longer side of a picture."""
+_LEAST = 1e-12
+"""What smaller errors are drawn as."""
+_MOST_HURT = 5
+
+
+def check_libraries() -> None:
+    """Raises if what draws pages is not there.
+
+    Raises:
+      MissingLibraryError: matplotlib or Jinja is not.
+    """
+    for module, name in (("matplotlib", "matplotlib"), ("jinja2", "Jinja")):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise MissingLibraryError(
+                f"A report is drawn with {name}, which cannot be imported ({error}). It "
+                "comes with the extra `report`: pip install 'irv2[report]'"
+            ) from error
+
+
+def render(
+    facts: Mapping[str, Any],
+    pictures: Sequence[np.ndarray],
+    differing: Mapping[str, Path],
+) -> str:
+    """Returns the page.
+
+    Args:
+      facts: `Report.as_dict()`.
+      pictures: float32 [height, width, 3] in [0, 1], of `facts["images"]`.
+      differing: name of an image that artifacts differ about -> its file.
+    """
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("exporters.reporting", "data"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = _Page(facts)
+    environment.filters |= {
+        "thousands": lambda value: f"{value:,}",
+        "size": lambda size: " x ".join(map(str, size)),
+    }
+    read = {name: _read_picture(path) for name, path in differing.items()}
+    return environment.get_template("page.html").render(
+        facts=facts,
+        at=page.figure,
+        plots=page,
+        mark=MARK if facts["stand_in"] else "",
+        css=Markup(_text("page.css")),
+        json=Markup(_embedded(facts)),
+        pictures=[_as_uri(np.rint(255 * image).astype(np.uint8)) for image in pictures],
+        differing={name: uri for name, uri in read.items() if uri},
+        **page.tables(),
+    )
+
+
+def _text(name: str) -> str:
+    folder = importlib.resources.files("exporters.reporting") / "data"
+    return (folder / name).read_text("utf-8")
+
+
+def _embedded(facts: Mapping[str, Any]) -> str:
+    """Returns JSON that can stand in a script element: nothing ends it early."""
+    return json.dumps(facts, allow_nan=False).replace("<", "\\u003c")
+
+
+def _as_uri(pixels: np.ndarray) -> str:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    image = Image.fromarray(pixels)
+    image.thumbnail((_PIXELS, _PIXELS), Image.Resampling.LANCZOS)
+    image.save(stream, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _read_picture(path: Path) -> str | None:
+    try:
+        return _as_uri(image_files.decode(path, str(path)))
+    except ImageError:
+        return None
+
+
+_FORMATS: Mapping[str, Callable[[float], str]] = {
+    "count": lambda value: f"{value:,}",
+    "bytes": lambda value: f"{value / 1e6:.1f} MB",
+    "ms": lambda value: f"{1000 * value:.1f} ms",
+    "percent": lambda value: f"{value:.1%}".replace("%", " %"),
+    "percent2": lambda value: f"{value:.2%}".replace("%", " %"),
+    "error": lambda value: f"{value:.2g}",
+    "cosine": lambda value: f"{value:.6f}",
+    "logit": lambda value: f"{value:.4g}",
+}
+
+
+class _Page:
+    """What is shown of the facts: figures by their places, plots, tables."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        self._facts = facts
+        self._mark = MARK if facts["stand_in"] else ""
+
+    def _value(self, place: str) -> Any:
+        value: Any = self._facts
+        for part in place.split("/")[1:]:
+            part = part.replace("~1", "/").replace("~0", "~")
+            value = value[int(part)] if isinstance(value, list | tuple) else value[part]
+        return value
+
+    def figure(self, place: str, style: str) -> Any:
+        """Returns a figure in HTML that says where in the JSON it is.
+
+        Args:
+          place: as a JSON pointer.
+          style: a key of `_FORMATS`.
+        """
+        from markupsafe import Markup
+
+        value = self._value(place)
+        if value is None:
+            return Markup('<span class="none">–</span>')
+        return Markup('<data value="{}" data-at="{}">{}</data>').format(
+            repr(value), place, _FORMATS[style](value)
+        )
+
+    # Plots
+
+    def _rows(self) -> tuple[list[str], list[tuple[str, list[int | None]]]]:
+        """Formats; and task -> the artifact of each format, where there is one.
+
+        Artifacts that are called by their names have rows of their own.
+        """
+        labels: list[str] = []
+        of: dict[tuple[str, str], int] = {}
+        for number, artifact in enumerate(self._facts["artifacts"]):
+            task = artifact["task"] or ""
+            label = artifact["label"]
+            if artifact["format"] and label.startswith(artifact["format"]):
+                label = artifact["format"]
+            labels.append(label)
+            of[label, task] = number
+        labels = list(dict.fromkeys(labels))
+        tasks = [t for t in (*_TASKS, "") if any(task == t for _, task in of)]
+        return labels, [(t, [of.get((label, t)) for label in labels]) for t in tasks]
+
+    def _plot(self, title: str, where: str, **options: Any) -> Any:
+        """Draws a figure of all artifacts; nothing if none has it."""
+        from markupsafe import Markup
+
+        labels, tasks = self._rows()
+        series = []
+        for task, numbers in tasks:
+            places = [f"/artifacts/{number}{where}" for number in numbers]
+            values = [
+                None if number is None else self._value_or_none(place)
+                for number, place in zip(numbers, places)
+            ]
+            if "transform" in options:
+                values = [v if v is None else options["transform"](v) for v in values]
+            series.append(Series(task.replace("_", " "), values, places))
+        series = [each for each in series if any(v is not None for v in each.values)]
+        if not series:
+            return ""
+        kept = [
+            number
+            for number in range(len(labels))
+            if any(each.values[number] is not None for each in series)
+        ]
+        series = [
+            Series(
+                each.name,
+                [each.values[n] for n in kept],
+                [each.places[n] for n in kept],
+            )
+            for each in series[:2]
+        ]
+        drawn = {k: v for k, v in options.items() if k != "transform"}
+        return Markup(
+            figures.rows(
+                title, [labels[n] for n in kept], series, mark=self._mark, **drawn
+            )
+        )
+
+    def _value_or_none(self, place: str) -> Any:
+        try:
+            return self._value(place)
+        except (KeyError, TypeError):
+            return None
+
+    def sizes(self) -> Any:
+        """Sizes of artifacts, in MB."""
+        return self._plot(
+            "Size, MB", "/bytes", transform=lambda value: value / 1e6, as_bars=True
+        )
+
+    def cosines(self) -> Any:
+        """How far the worst image is from TF-Slim's network."""
+        return self._plot(
+            "1 - cosine",
+            "/main/cosine",
+            transform=lambda value: 1 - value,
+            is_log=True,
+            least=_LEAST,
+        )
+
+    def latencies(self) -> Any:
+        """How long one image takes."""
+        return self._plot(
+            "Latency",
+            "/measurement/latency/median",
+            transform=lambda value: 1000 * value,
+            as_bars=True,
+        )
+
+    def top_1(self) -> Any:
+        """How often artifacts are right."""
+        return self._plot("Top-1", "/score/top_1", as_percent=True)
+
+    def largest_errors(self) -> Any:
+        """Largest error of a number."""
+        return self._plot(
+            "Largest error", "/measurement/shares/100%", is_log=True, least=_LEAST
+        )
+
+    def depth(self, number: int) -> Any:
+        """Error through the depth of an artifact."""
+        from markupsafe import Markup
+
+        artifact = self._facts["artifacts"][number]
+        points = artifact["measurement"]["depth"]["points"]
+        base = f"/artifacts/{number}/measurement/depth/points"
+        series = [
+            Series(name, [point[kind]["error"] for point in points], [f"{base}/{kind}"])
+            for kind, name in (("accumulated", "accumulated"), ("own", "its own"))
+        ]
+        least = min(
+            (v for s in series for v in s.values if v and v > _LEAST), default=_LEAST
+        )
+        return Markup(
+            figures.depth(
+                f"Error through the depth of {artifact['label']}",
+                [point["title"] for point in points],
+                *series,
+                least=10 ** math.floor(math.log10(least)),
+                mark=self._mark,
+            )
+        )
+
+    def scatter(self, number: int) -> Any:
+        """Numbers of an artifact against TF-Slim's."""
+        from markupsafe import Markup
+
+        artifact = self._facts["artifacts"][number]
+        return Markup(
+            figures.scatter(
+                f"{artifact['label']} against TF-Slim's network",
+                artifact["measurement"]["sample"],
+                f"/artifacts/{number}/measurement/sample",
+                mark=self._mark,
+            )
+        )
+
+    def histogram(self, number: int) -> Any:
+        """How often numbers of an artifact are how far off."""
+        from markupsafe import Markup
+
+        artifact = self._facts["artifacts"][number]
+        measured = artifact["measurement"]
+        return Markup(
+            figures.histogram(
+                f"Errors of {artifact['label']}",
+                measured["counts"],
+                measured["edges"],
+                f"/artifacts/{number}/measurement/counts",
+                mark=self._mark,
+            )
+        )
+
+    # Tables
+
+    def tables(self) -> dict[str, Any]:
+        """What the template goes through, by number of artifact."""
+        artifacts = self._facts["artifacts"]
+        measured = [n for n, found in enumerate(artifacts) if found["measurement"]]
+        return {
+            "measured": measured,
+            "with_latency": any(
+                artifacts[n]["measurement"]["latency"] for n in measured
+            ),
+            "with_score": any(found["score"] for found in artifacts),
+            "with_depth": [n for n in measured if artifacts[n]["measurement"]["depth"]],
+            "drawn": [n for n in measured if _is_worth_drawing(artifacts[n])],
+            "hurt": {n: self._hurt(n) for n in measured},
+            "worst": {n: self._worst(n) for n in measured},
+            "rankings": [
+                list(self._rankings(image))
+                for image in range(len(self._facts["images"]))
+            ],
+        }
+
+    def _hurt(self, number: int) -> list[int]:
+        """The points of an artifact that add most error by themselves."""
+        depth = self._facts["artifacts"][number]["measurement"]["depth"]
+        points = depth["points"] if depth else []
+        order = sorted(range(len(points)), key=lambda n: -points[n]["own"]["error"])
+        return order[:_MOST_HURT]
+
+    def _worst(self, number: int) -> int:
+        """The image with the smallest cosine."""
+        images = self._facts["artifacts"][number]["measurement"]["images"]
+        return min(range(len(images)), key=lambda n: images[n]["cosine"])
+
+    def _rankings(
+        self, image: int
+    ) -> Iterator[tuple[str, tuple[str, ...], list[dict[str, Any]], list[str]]]:
+        """What is named first for an image, once for all artifacts that name the same.
+
+        Yields:
+          Size of the image, place of what is named, what is named, and by whom.
+        """
+        groups: dict[tuple, tuple[str, str, list[Any], list[str]]] = {}
+        named = "TF-Slim's network"
+        tops = self._facts["images"][image]["top"]
+        for size, top in tops.items():
+            if top:
+                key = (size, *(found["number"] for found in top))
+                place = f"/images/{image}/top/{size}"
+                groups[key] = (size, place, top, [named])
+        for number, artifact in enumerate(self._facts["artifacts"]):
+            measured = artifact["measurement"]
+            if not measured or not measured["images"][image]["top"]:
+                continue
+            top = measured["images"][image]["top"]
+            height, width = measured["size"]
+            size = f"{height} x {width}"
+            key = (size, *(found["number"] for found in top))
+            place = f"/artifacts/{number}/measurement/images/{image}/top"
+            groups.setdefault(key, (size, place, top, []))[3].append(artifact["label"])
+        yield from groups.values()
+
+
+def _is_worth_drawing(artifact: Mapping[str, Any]) -> bool:
+    """Whether its errors are more than the rounding of float32, or more than allowed."""
+    shares: Mapping[str, float] = artifact["measurement"]["shares"]
+    return not artifact["passed"] or shares["100%"] > 1e-4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 import xml.sax.saxutils
 import zlib
@@ -104,6 +105,8 @@ def rows(
     """
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         for number, each in enumerate(series):
             shift = (number - (len(series) - 1) / 2) * 0.3
             colour = SERIES[number]
@@ -139,6 +142,7 @@ def rows(
         if is_log:
             _make_logarithmic(axes)
         if as_percent:
+            axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:.4g} %")
 
     shown = [
@@ -151,7 +155,7 @@ def rows(
         _AROUND + 0.1 + _ROW * len(labels) * (1 + 0.25 * (len(series) > 1)),
         draw,
         mark,
-        has_legend=len(series) > 1 or bool(series and series[0].name),
+        has_legend=len(series) > 1,
     )
 
 
@@ -160,16 +164,30 @@ def depth(
     labels: Sequence[str],
     accumulated: Series,
     own: Series,
+    limits: tuple[float, float],
     *,
-    least: float,
     mark: str = "",
 ) -> str:
-    """Draws errors from the first layer, at the top, to the last."""
+    """Draws errors from the first layer, at the top, to the last.
+
+    Args:
+      title: what the errors are of.
+      labels: of the layers.
+      accumulated: errors up to each layer.
+      own: errors that each section adds.
+      limits: of the errors that are drawn.
+      mark: drawn on the plot, such as "STAND-IN".
+    """
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import LogLocator
+
         for each, colour, style in ((accumulated, FIRST, "-o"), (own, SECOND, "D")):
             axes.plot(
-                [max(value or 0.0, least) for value in each.values],
+                [
+                    value if value and value >= limits[0] else math.nan
+                    for value in each.values
+                ],
                 range(len(labels)),
                 style,
                 color=colour,
@@ -178,14 +196,18 @@ def depth(
                 gid=_gid(each.places[0]),
             )
         _make_logarithmic(axes)
+        few = limits[1] < 300 * limits[0]
+        axes.xaxis.set_major_locator(
+            LogLocator(subs=(1, 3) if few else (1,), numticks=9)
+        )
+        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
+        axes.set_xlim(limits[0] / 1.25, limits[1] * 1.25)
         axes.set_yticks(range(len(labels)), labels, fontsize=8)
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.tick_params("y", length=0)
         axes.grid(axis="y", visible=False)
 
-    return _svg(
-        title, _AROUND + 0.155 * len(labels), draw, mark, has_legend=True
-    )
+    return _svg(title, _AROUND + 0.155 * len(labels), draw, mark, has_legend=True)
 
 
 def scatter(
@@ -224,6 +246,8 @@ def histogram(
     """Draws how often numbers are how far off."""
 
     def draw(axes: Axes) -> None:
+        from matplotlib.ticker import NullLocator
+
         axes.stairs(
             [max(count, 0.5) for count in counts],
             [100 * edge for edge in edges],
@@ -234,6 +258,8 @@ def histogram(
         )
         axes.set_yscale("log")
         axes.set_ylim(bottom=0.5)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel("error, % of the largest magnitude")
         axes.set_ylabel("numbers")
         axes.grid(axis="x", visible=False)

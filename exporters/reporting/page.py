@@ -6,7 +6,6 @@ import base64
 import importlib.resources
 import io
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ _PIXELS = 112
 _LEAST = 1e-12
 """What smaller errors are drawn as."""
 _MOST_HURT = 5
+_DRAWN = 1e-4
+"""Of the largest error through the depth, what is drawn."""
 
 
 def check_libraries() -> None:
@@ -117,10 +118,13 @@ _FORMATS: Mapping[str, Callable[[float], str]] = {
     "bytes": lambda value: f"{value / 1e6:.1f} MB",
     "ms": lambda value: f"{1000 * value:.1f} ms",
     "percent": lambda value: f"{value:.1%}".replace("%", " %"),
+    "probability": lambda value: (
+        f"{value:.1%}".replace("%", " %") if value >= 5e-4 else "< 0.1 %"
+    ),
     "percent2": lambda value: f"{value:.2%}".replace("%", " %"),
     "error": lambda value: f"{value:.2g}",
     "cosine": lambda value: f"{value:.6f}",
-    "logit": lambda value: f"{value:.4g}",
+    "limit": lambda value: f"{value:g}",
 }
 
 
@@ -149,7 +153,7 @@ class _Page:
 
         value = self._value(place)
         if value is None:
-            return Markup('<span class="none">–</span>')
+            return Markup('<span class="none">none</span>')
         return Markup('<data value="{}" data-at="{}">{}</data>').format(
             repr(value), place, _FORMATS[style](value)
         )
@@ -264,18 +268,29 @@ class _Page:
             Series(name, [point[kind]["error"] for point in points], [f"{base}/{kind}"])
             for kind, name in (("accumulated", "accumulated"), ("own", "its own"))
         ]
-        least = min(
-            (v for s in series for v in s.values if v and v > _LEAST), default=_LEAST
-        )
         return Markup(
             figures.depth(
                 f"Error through the depth of {artifact['label']}",
                 [point["title"] for point in points],
-                *series,
-                least=10 ** math.floor(math.log10(least)),
+                series[0],
+                series[1],
+                self._limits(),
                 mark=self._mark,
             )
         )
+
+    def _limits(self) -> tuple[float, float]:
+        """The errors through the depth that are drawn, the same for all artifacts."""
+        errors = [
+            point[kind]["error"]
+            for artifact in self._facts["artifacts"]
+            if artifact["measurement"] and artifact["measurement"]["depth"]
+            for point in artifact["measurement"]["depth"]["points"]
+            for kind in ("accumulated", "own")
+        ]
+        largest = max(errors) or 1.0
+        drawn = [error for error in errors if error >= _DRAWN * largest]
+        return min(drawn, default=largest), largest
 
     def scatter(self, number: int) -> Any:
         """Numbers of an artifact against TF-Slim's."""
@@ -343,7 +358,7 @@ class _Page:
 
     def _rankings(
         self, image: int
-    ) -> Iterator[tuple[str, tuple[str, ...], list[dict[str, Any]], list[str]]]:
+    ) -> Iterator[tuple[str, str, list[dict[str, Any]], list[str]]]:
         """What is named first for an image, once for all artifacts that name the same.
 
         Yields:
@@ -367,7 +382,16 @@ class _Page:
             key = (size, *(found["number"] for found in top))
             place = f"/artifacts/{number}/measurement/images/{image}/top"
             groups.setdefault(key, (size, place, top, []))[3].append(artifact["label"])
-        yield from groups.values()
+        for size, place, top, by in groups.values():
+            everybody = 1 + sum(
+                bool(found["measurement"])
+                and " x ".join(map(str, found["measurement"]["size"])) == size
+                and bool(found["measurement"]["images"][image]["top"])
+                for found in self._facts["artifacts"]
+            )
+            if len(by) == everybody > 2:
+                by = [named, f"all {everybody - 1} artifacts"]
+            yield size, place, top, by
 
 
 def _is_worth_drawing(artifact: Mapping[str, Any]) -> bool:

@@ -31,7 +31,12 @@ from exporters.reference import Reference
 from exporters.reporting import evaluations, measuring, page
 from exporters.reporting.evaluations import ReadEvaluation, Score
 from exporters.reporting.measuring import Measurement, Ranked, Size
-from exporters.verification import Verification, VerifiedArtifact, find_artifacts, verify
+from exporters.verification import (
+    Verification,
+    VerifiedArtifact,
+    find_artifacts,
+    verify,
+)
 
 SCHEMA_VERSION = 1
 
@@ -272,7 +277,15 @@ def report(
             )
             shown = look.images()
         progress(Step("compute digests"))
-        described = [_described(item) for item in verification.artifacts]
+        order = list(formats)
+        described = sorted(
+            map(_described, verification.artifacts),
+            key=lambda item: (
+                order.index(item.format) if item.format in order else len(order),
+                item.task or "",
+                item.verified.path,
+            ),
+        )
         made = Report(
             output=output,
             verification=verification,
@@ -299,7 +312,7 @@ def report(
             versions=manifest.versions(),
             processor=this_processor(),
             command=command,
-            made=datetime.datetime.now(datetime.timezone.utc),
+            made=datetime.datetime.now(datetime.UTC),
         )
         for name in made.not_here:
             progress(
@@ -419,7 +432,8 @@ class _Look:
         """The images, in the largest size that they were used in."""
         if not self._batches:
             return []
-        return list(max(self._batches.values(), key=lambda batch: batch.shape[1]))
+        largest = max(self._batches.values(), key=lambda batch: batch.shape[1])
+        return [image for image in largest]
 
 
 def _described(verified: VerifiedArtifact) -> ReportedArtifact:

@@ -151,4 +151,6 @@ def test_a_fault_shows_where_it_is(opened):
 
 def test_formats_that_cannot_be_cut():
     artifact = OpenedArtifact("v4", TASKS["classification"], None, None, {}, dict, dict)
-    assert depth.measure(artifact, small_build.BlockReference(CHECKPOINT), BATCH) is None
+    assert (
+        depth.measure(artifact, small_build.BlockReference(CHECKPOINT), BATCH) is None
+    )

@@ -34,6 +34,8 @@ SERIES = FIRST, SECOND
 _WIDTH = 4.4
 """In inches of 72 units; a phone shows them almost one by one."""
 _ROW = 0.19
+_LONGEST = 28
+"""Of the labels of rows, in letters."""
 _AROUND = 0.75
 _STYLE = {
     "svg.fonttype": "none",
@@ -135,7 +137,7 @@ def rows(
                         gid=_gid(place),
                     )
                 named = True
-        axes.set_yticks(range(len(labels)), labels)
+        axes.set_yticks(range(len(labels)), [_shortened(label) for label in labels])
         axes.set_ylim(len(labels) - 0.4, -0.6)
         axes.tick_params("y", length=0)
         axes.grid(axis="y", visible=False)
@@ -274,6 +276,13 @@ def _make_logarithmic(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(numticks=6))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
+
+
+def _shortened(label: str) -> str:
+    """Returns a label that leaves room for a plot, both ends of a long one."""
+    if len(label) <= _LONGEST:
+        return label
+    return f"{label[: _LONGEST // 2 - 2]}...{label[-_LONGEST // 2 :]}"
 
 
 def _gid(place: str) -> str:

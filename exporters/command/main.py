@@ -272,6 +272,7 @@ def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
             image_size=arguments.image_size,
             batch_size=arguments.batch_size,
             state=arguments.state,
+            cards=arguments.cards,
             moving_averages=arguments.moving_averages,
             progress=progress,
         )
@@ -706,6 +707,11 @@ def _add_evaluate(commands: Any) -> None:
         metavar="FILE",
         type=_path,
         help="keep how far it is here, and go on from there",
+    )
+    added.add_argument(
+        "--cards",
+        action="store_true",
+        help="write the figures into manifests and model cards",
     )
     _add_json(added)
 

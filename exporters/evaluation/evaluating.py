@@ -15,8 +15,8 @@ import numpy as np
 
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, Provenance, open_checkpoint
-from exporters.errors import EvaluationError
-from exporters.evaluation import batches, classes, datasets, models
+from exporters.errors import ArtifactError, EvaluationError
+from exporters.evaluation import batches, classes, datasets, models, recording
 from exporters.evaluation import state as states
 from exporters.evaluation.batches import Size
 from exporters.evaluation.classes import Labelling
@@ -162,6 +162,8 @@ class Evaluation:
       artifacts: in the order in which they were given, the checkpoint first.
       agreements: of the first that has figures with each other.
       passed_over: artifact that classifies nothing, or file that is none -> why.
+      cards: names of the artifacts whose model cards say the figures now.
+      without_card: name of an artifact whose card does not, though that was asked -> why.
       is_published: whether the figures can be compared with the published ones.
       seconds: that this run took, without what an earlier one did.
     """
@@ -182,6 +184,8 @@ class Evaluation:
     passed_over: Mapping[str, str]
     is_published: bool
     seconds: float
+    cards: tuple[str, ...] = ()
+    without_card: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
@@ -203,6 +207,7 @@ def evaluate(
     image_size: Size | None = None,
     batch_size: int = 8,
     state: PathLike | None = None,
+    cards: bool = False,
     moving_averages: str | None = None,
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
@@ -226,6 +231,7 @@ def evaluate(
       image_size: (height, width) for what takes any size, by default 299 x 299.
       batch_size: number of images that are run together.
       state: a file that keeps how far it is; it goes on from there.
+      cards: write the figures into the artifacts' manifests and model cards.
       moving_averages: "use" or "ignore" those of a training checkpoint.
       progress: told what is done.
       formats: the table of formats.
@@ -304,9 +310,32 @@ def evaluate(
         found = run.resume(Path(state) if state else None)
         seconds = time.monotonic() - start
     shown = class_names or [str(number) for number in range(num_classes)]
-    return _result(
+    done = _result(
         _Figures(dataset, labelling, opened, found, shown), failed, passed_over, seconds
     )
+    return _with_cards(done, formats) if cards else done
+
+
+def _with_cards(done: Evaluation, formats: Mapping[str, Format]) -> Evaluation:
+    """Writes figures into model cards."""
+    written, failed = [], {}
+    for item in done.artifacts:
+        if item.top_1 is None or item.name == models.CHECKPOINT:
+            continue
+        facts = {
+            "images": done.images.resolve().name,
+            "layout": done.layout,
+            "count": item.count,
+            "top_1": item.top_1,
+            "top_5": item.top_5,
+        }
+        try:
+            recording.record(Path(item.name), facts, formats)
+        except ArtifactError as error:
+            failed[item.name] = str(error)
+        else:
+            written.append(item.name)
+    return dataclasses.replace(done, cards=tuple(written), without_card=failed)
 
 
 def _with_one_classifier(

@@ -115,9 +115,9 @@ def _read_picture(path: Path) -> str | None:
 
 _FORMATS: Mapping[str, Callable[[float], str]] = {
     "count": lambda value: f"{value:,}",
-    "bytes": lambda value: f"{value / 1e6:.1f} MB"
-    if value >= 100_000
-    else f"{value:,} bytes",
+    "bytes": lambda value: (
+        f"{value / 1e6:.1f} MB" if value >= 100_000 else f"{value:,} bytes"
+    ),
     "ms": lambda value: f"{1000 * value:.1f} ms",
     "percent": lambda value: f"{value:.1%}".replace("%", " %"),
     "probability": lambda value: (

@@ -123,7 +123,7 @@ def _results(name: str, found: Mapping[str, Any]) -> Iterator[str]:
     yield f"- name: {json.dumps(name)}"
     yield "  results:"
     yield "  - task:"
-    yield f"      type: {_PIPELINE_TAGS['classification']}"
+    yield f"      type: {PIPELINE_TAGS['classification']}"
     yield "    dataset:"
     yield f"      name: {dataset}"
     yield f"      type: {dataset}"

@@ -27,13 +27,18 @@ def record(
       formats: the table of formats.
 
     Raises:
-      ArtifactError: there is no manifest, the artifact is not as it says, or the card was
-        edited since.
+      ArtifactError: there is no manifest, the artifact is not as it says, it is signed,
+        or the card was edited since.
       OSError: they cannot be read or written.
     """
     place, card = manifest.path_of(artifact), manifest.card_of(artifact)
     if not place.is_file():
         raise ArtifactError(f"{artifact} has no manifest beside it to make a card of.")
+    if manifest.signature_of(artifact).exists():
+        raise ArtifactError(
+            f"{artifact} is signed, and its manifest and card with it: they are left as "
+            "they are. Sign artifacts after they are evaluated, or remove the signature."
+        )
     if changed := manifest.changed_files(artifact):
         raise ArtifactError(
             f"{artifact} is not as its manifest says: {', '.join(changed)}. Its card is "

@@ -68,11 +68,10 @@ def test_figures_come_into_the_manifest_and_the_card(place):
         "top_1": 1.0,
         "top_5": 1.0,
     }
-    companions = after.pop("companions")
-    assert companions == {
-        manifest.card_of(path).name: files.digest(manifest.card_of(path))
-    }
-    before.pop("companions")
+    companions, others = after.pop("companions"), before.pop("companions")
+    name = manifest.card_of(path).name
+    assert companions == others | {name: files.digest(manifest.card_of(path))}
+    assert companions[name] != others[name]
     assert after == before
     text = card(path)
     assert (
@@ -129,11 +128,8 @@ def test_the_artifact_is_as_before(place):
     images = {"images": fake_format.IMAGES, "formats": TABLE, "reference": reference}
     assert verify(path, checkpoint, **images).passed
     assert rebuild(path, checkpoint, formats=TABLE, reference=reference).passed
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        path.name,
-        f"{path.name}.card.md",
-        f"{path.name}.manifest.json",
-    ]
+    assert manifest.changed_companions(path) == []
+    assert not list(path.parent.glob(".irv2-*"))
 
 
 def test_an_export_begins_anew(place):
@@ -168,6 +164,15 @@ def test_a_changed_artifact_has_no_card_made(place):
     colours.artifact(path, colours.blind_to_red())
     done = run(path, place)
     assert "is not as its manifest says" in done.without_card[str(path)]
+    assert (described(path), card(path)) == before
+
+
+def test_what_is_signed_is_left_alone(place):
+    path = exported(place)
+    manifest.signature_of(path).write_text("{}")
+    before = described(path), card(path)
+    done = run(path, place)
+    assert "is signed, and its manifest" in done.without_card[str(path)]
     assert (described(path), card(path)) == before
 
 

@@ -9,7 +9,9 @@ import pytest
 import small_build
 from small_networks import BLOCK
 
+from exporters import images
 from exporters.artifact import OpenedArtifact
+from exporters.build import ExportOptions
 from exporters.formats import FORMATS, open_artifact
 from exporters.network.tasks import TASKS
 from exporters.reporting import depth
@@ -154,3 +156,28 @@ def test_formats_that_cannot_be_cut():
     assert (
         depth.measure(artifact, small_build.BlockReference(CHECKPOINT), BATCH) is None
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", INTEGERS)
+def test_the_real_network(deployable, reference, name):
+    """All endpoints and blocks, by the names of TF-Slim's ops."""
+    row, task = FORMATS[name], TASKS["classification"]
+    options = ExportOptions(image_size=(139, 139))
+    path = deployable / row.artifact_name(task, is_stand_in=True, options=options)
+    with open_artifact(path)[0] as artifact:
+        measured = depth.measure(artifact, reference, images.generate(1, 139, 139))
+    titles = [point.title for point in measured.points]
+    blocks = [title for title in titles if title.lower().startswith("block")]
+    assert len(blocks) == 40
+    assert blocks[0] == "block35_1" and blocks[-1] == "Block8"
+    assert "block17_20 (PreAuxLogits)" in blocks
+    known = {title.partition(" ")[0] for title in titles} | {"PreAuxLogits"}
+    missing = set(task.endpoints) - known
+    # TFLite takes the mean and flattens it at once; logits are what both give.
+    assert missing <= {"Predictions", "PreLogitsFlatten"}
+    assert measured.difference == 0
+    for point in measured.points:
+        assert 0 <= point.own.error < 0.2
+        assert point.own.error <= point.accumulated.error * 1.5 + 1e-6
+    assert measured.points[-1].accumulated.cosine > 0.9

@@ -30,15 +30,34 @@ COMMAND = "irv2 report artifacts --output report.html"
 
 
 @pytest.fixture(scope="module")
-def whole(artifacts, tmp_path_factory):
+def evaluation(artifacts, tmp_path_factory):
+    """The JSON file of an evaluation of the artifacts."""
+    return blocks.evaluated(artifacts, tmp_path_factory.mktemp("evaluated"))
+
+
+@pytest.fixture
+def changed(evaluation, tmp_path):
+    """Changes that file; returns the changed one, and what it says."""
+
+    def change(how):
+        told = json.loads(evaluation.read_text())
+        how(told)
+        path = tmp_path / "changed.json"
+        path.write_text(json.dumps(told))
+        return path, told
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def whole(artifacts, evaluation, tmp_path_factory):
     """A page with everything: what was reported, and the page."""
-    place = tmp_path_factory.mktemp("whole")
     return blocks.write(
         artifacts,
-        place / "report.html",
+        tmp_path_factory.mktemp("whole") / "report.html",
         CHECKPOINT,
         latency=True,
-        evaluation=blocks.evaluated(artifacts, place),
+        evaluation=evaluation,
         command=COMMAND,
     )
 
@@ -321,11 +340,9 @@ def test_no_manifest(copied, write):
 # Evaluations
 
 
-def test_an_evaluation(copied, write, tmp_path):
-    directory = copied()
-    path = blocks.evaluated(directory, tmp_path)
-    told = json.loads(path.read_text())
-    done, page = write(directory, evaluation=path)
+def test_an_evaluation(whole, evaluation):
+    told = json.loads(evaluation.read_text())
+    done, page = whole
     scores = {item["name"]: item for item in told["artifacts"]}
     for item in done.artifacts:
         if item.task == "feature_vector":
@@ -336,9 +353,7 @@ def test_an_evaluation(copied, write, tmp_path):
         assert item.score.top_5 == expected["top_5"]
         assert item.score.count == 24
     for agreement in told["agreements"]:
-        (item,) = (
-            x for x in done.artifacts if str(x.verified.path) == agreement["second"]
-        )
+        item = of_name(done, agreement["second"])
         assert item.score.agreement == agreement["share"]
         assert item.score.differing == len(agreement["differing"])
     assert "24 images" in page.sections["evaluation"]
@@ -346,20 +361,21 @@ def test_an_evaluation(copied, write, tmp_path):
     assert done.not_here == ()
 
 
-def test_images_that_artifacts_differ_about(copied, write, tmp_path):
-    directory = copied()
-    path = blocks.evaluated(directory, tmp_path)
-    told = json.loads(path.read_text())
+def of_name(done, name):
+    (item,) = (item for item in done.artifacts if str(item.verified.path) == name)
+    return item
+
+
+def test_images_that_artifacts_differ_about(artifacts, write, changed):
     image = {"image": "rose/0.png", "label": "rose", "first": "tulip", "second": "iris"}
-    gone = image | {"image": "../evaluation.json"}
-    told["agreements"][0]["differing"] = [image, gone] * 20
-    path.write_text(json.dumps(told))
-    done, page = write(directory, evaluation=path)
-    (item,) = (
-        x
-        for x in done.artifacts
-        if str(x.verified.path) == told["agreements"][0]["second"]
-    )
+    outside = image | {"image": "../evaluation.json"}
+
+    def differ(told):
+        told["agreements"][0]["differing"] = [image, outside] * 20
+
+    path, told = changed(differ)
+    done, page = write(artifacts, evaluation=path)
+    item = of_name(done, told["agreements"][0]["second"])
     assert item.score.differing == 40 and len(item.score.differences) == 24
     text = page.sections["evaluation"]
     assert f"Where {item.label} says something else" in text
@@ -368,18 +384,13 @@ def test_images_that_artifacts_differ_about(copied, write, tmp_path):
     assert section.count('height="48"') == 12
 
 
-def test_figures_of_other_bytes_are_left_out(copied, write, tmp_path):
-    directory = copied()
-    path = blocks.evaluated(directory, tmp_path)
-    told = json.loads(path.read_text())
-    told["artifacts"][0]["digest"] = "0" * 64
-    path.write_text(json.dumps(told))
+def test_figures_of_other_bytes_are_left_out(artifacts, write, changed):
+    path, told = changed(lambda told: told["artifacts"][0].update(digest="0" * 64))
     events = []
-    done, page = write(directory, evaluation=path, progress=events.append)
+    done, page = write(artifacts, evaluation=path, progress=events.append)
     (name,) = done.not_here
     assert name == told["artifacts"][0]["name"]
-    (item,) = (x for x in done.artifacts if str(x.verified.path) == name)
-    assert item.score is None
+    assert of_name(done, name).score is None
     assert f"none of those at hand: {name}" in page.sections["evaluation"]
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any(name in note and "left out" in note for note in notes)

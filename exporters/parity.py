@@ -188,7 +188,7 @@ class ParityReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; figures that are not finite become None."""
-        found = dataclasses.asdict(self, dict_factory=_without_infinities)
+        found = dataclasses.asdict(self, dict_factory=without_infinities)
         for name, output in self.outputs.items():
             found["outputs"][name]["passed"] = output.passed
         return found | {"passed": self.passed}
@@ -224,7 +224,8 @@ def _shortened(lines: Sequence[str], what: str) -> list[str]:
     return [*lines[:_MOST_LINES], *([f"and {more} more {what}"] if more > 0 else [])]
 
 
-def _without_infinities(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_infinities(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes the JSON values of a dataclass; numbers that are not finite become None."""
     return {
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in fields

@@ -21,6 +21,8 @@ LIBRARIES = {
     "onnxruntime",
     "ai_edge_litert",
     "rich",
+    "matplotlib",
+    "jinja2",
 }
 
 

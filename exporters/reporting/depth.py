@@ -23,7 +23,8 @@ class Deviation:
     """How far the output of a layer is from TF-Slim's, over some images.
 
     Attributes:
-      error: root mean square of the difference, relative to that of TF-Slim's output.
+      error: root mean square of the difference, relative to that of TF-Slim's output;
+        infinite where there are numbers that are not finite.
       cosine: of an image's output and TF-Slim's, in the worst image.
     """
 
@@ -127,6 +128,9 @@ class _Sums:
 
     def add(self, expected: np.ndarray, found: np.ndarray) -> None:
         e, f = expected.ravel().astype(np.float64), found.ravel().astype(np.float64)
+        if not np.isfinite(f).all():
+            self._difference, self._cosine = np.inf, -1.0
+            return
         self._difference += float(((f - e) ** 2).sum())
         self._magnitude += float((e**2).sum())
         self._cosine = min(self._cosine, parity.cosine(e, f))

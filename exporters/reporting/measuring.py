@@ -142,11 +142,14 @@ def measure(
     if has_classes:
         expected = expected[..., artifact.first_class :]
     found = np.asarray(artifact.predict(batch), np.float64)
-    if found.shape != expected.shape or not np.isfinite(found).all():
+    if found.shape != expected.shape:
         raise ArtifactError(
-            f"{name} is {list(found.shape)}, with numbers that are not finite: "
-            f"{int((~np.isfinite(found)).sum())}. Expected {list(expected.shape)}, all "
-            "finite."
+            f"{name} has the shape {list(found.shape)}. Expected {list(expected.shape)}."
+        )
+    if not np.isfinite(found).all() or not np.isfinite(expected).all():
+        raise ArtifactError(
+            f"{int((~np.isfinite(found)).sum())} numbers of {name} are not finite, and "
+            f"{int((~np.isfinite(expected)).sum())} of TF-Slim's."
         )
     differences = found - expected
     magnitude = float(np.abs(expected).max()) or 1.0

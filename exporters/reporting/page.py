@@ -6,6 +6,7 @@ import base64
 import importlib.resources
 import io
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -290,7 +291,8 @@ class _Page:
             for point in artifact["measurement"]["depth"]["points"]
             for kind in ("accumulated", "own")
         ]
-        largest = max(errors) or 1.0
+        errors = [error for error in errors if error is not None]
+        largest = max(errors, default=0.0) or 1.0
         drawn = [error for error in errors if error >= _DRAWN * largest]
         return min(drawn, default=largest), largest
 
@@ -350,7 +352,7 @@ class _Page:
         """The points of an artifact that add most error by themselves."""
         depth = self._facts["artifacts"][number]["measurement"]["depth"]
         points = depth["points"] if depth else []
-        order = sorted(range(len(points)), key=lambda n: -points[n]["own"]["error"])
+        order = sorted(range(len(points)), key=lambda n: -_error(points[n]["own"]))
         return order[:_MOST_HURT]
 
     def _worst(self, number: int) -> int:
@@ -394,6 +396,12 @@ class _Page:
             if len(by) == everybody > 2:
                 by = [named, f"all {everybody - 1} artifacts"]
             yield size, place, top, by
+
+
+def _error(deviation: Mapping[str, float | None]) -> float:
+    """The error; infinite where it is not finite, for which JSON has no number."""
+    error = deviation["error"]
+    return math.inf if error is None else error
 
 
 def _is_worth_drawing(artifact: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ from exporters.errors import ArtifactError, ExportError
 from exporters.evaluation import models
 from exporters.formats import FORMATS, Format
 from exporters.labels import labels_for
-from exporters.parity import ParityImages
+from exporters.parity import ParityImages, without_infinities
 from exporters.processor import Processor, this_processor
 from exporters.progress import Note, Progress, Step, silent
 from exporters.reference import Reference
@@ -78,7 +78,7 @@ class ReportedArtifact:
         verified = self.verified
         report = verified.report
         compared = report.as_dict() if report else None
-        facts = dataclasses.asdict(self)
+        facts = dataclasses.asdict(self, dict_factory=without_infinities)
         del facts["verified"]
         return {
             "path": str(verified.path),
@@ -275,6 +275,11 @@ def report(
                 reference=opened,
                 look=look,
             )
+            skipped = verification.skipped.items()
+            verification = dataclasses.replace(
+                verification,  # The page may lie among artifacts.
+                skipped={p: why for p, why in skipped if not _is_same(p, output)},
+            )
             shown = look.images()
         progress(Step("compute digests"))
         order = list(formats)
@@ -328,6 +333,10 @@ def report(
         files.sync(finished)
         files.replace({finished: output}, scratch)
     return made
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.absolute() == other.absolute()
 
 
 def _check_output(output: Path, force: bool) -> None:

@@ -151,6 +151,21 @@ def test_a_fault_shows_where_it_is(opened):
     assert all(error < 1e-5 for title, error in own.items() if title != "sum")
 
 
+def test_numbers_that_are_not_finite(opened):
+    artifact = opened("onnx-int8")
+    sections = artifact.sections(BLOCK.cuts)
+
+    def through(batch):
+        return {**sections.through(batch), "sum/Relu": np.full((1, 2), np.inf)}
+
+    broken = dataclasses.replace(sections, through=through)
+    artifact = dataclasses.replace(artifact, sections=lambda _: broken)
+    measured = depth.measure(artifact, small_build.BlockReference(CHECKPOINT), BATCH)
+    (point,) = (point for point in measured.points if point.title == "sum")
+    assert (point.accumulated.error, point.accumulated.cosine) == (np.inf, -1)
+    assert np.isfinite(point.own.error)
+
+
 def test_formats_that_cannot_be_cut():
     artifact = OpenedArtifact("v4", TASKS["classification"], None, None, {}, dict, dict)
     assert (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -23,7 +24,7 @@ from exporters.errors import (
 )
 from exporters.formats import open_artifact
 from exporters.progress import Note
-from exporters.reporting import figures, measuring
+from exporters.reporting import depth, figures, measuring
 
 CHECKPOINT = blocks.checkpoint()
 COMMAND = "irv2 report artifacts --output report.html"
@@ -325,6 +326,22 @@ def test_what_is_not_run_is_said(copied, write, monkeypatch):
     assert done.passed
     assert done.artifacts[0].not_measured == "its runtime has gone"
     assert "was not measured: its runtime has gone" in page.sections["formats"]
+
+
+def test_numbers_that_are_not_finite(copied, write, monkeypatch):
+    real = depth.measure
+
+    def measure(*arguments):
+        found = real(*arguments)
+        first, *others = found.points
+        infinite = dataclasses.replace(first, own=depth.Deviation(math.inf, -1.0))
+        return dataclasses.replace(found, points=(infinite, *others))
+
+    monkeypatch.setattr(depth, "measure", measure)
+    _, page = write(copied("onnx-int8"))
+    points = page.at(f"/artifacts/{find(page, INT8)}/measurement/depth/points")
+    assert points[0]["own"]["error"] is None
+    assert "Most is added by Conv2d_1a_3x3 (none)" in page.sections["depth"]
 
 
 def test_no_manifest(copied, write):

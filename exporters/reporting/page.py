@@ -394,7 +394,7 @@ class _Page:
                 for found in self._facts["artifacts"]
             )
             if len(by) == everybody > 2:
-                by = [named, f"all {everybody - 1} artifacts"]
+                by = [named, f"all {everybody - 1} classifiers"]
             yield size, place, top, by
 
 

@@ -28,11 +28,11 @@ def opened(monkeypatch, tmp_path):
     """Opens an artifact of the block, of a format and a task."""
     small_build.install(monkeypatch)
 
-    def make(name, task="classification", **options):
+    def make(name, task="classification", keep_float=(), **options):
         build = small_build.build(
             CHECKPOINT, dataclasses.replace(small_build.OPTIONS, **options)
         )
-        row = FORMATS[name]
+        row = FORMATS[name].with_options({"keep_float": keep_float})
         path = tmp_path / f"{name}{row.container.suffix}"
         small_build.write(build, row, TASKS[task], path)
         return open_artifact(path)[0]
@@ -92,6 +92,30 @@ def test_options_of_tflite(opened, options):
     np.testing.assert_array_equal(found, artifact.predict(BATCH))
 
 
+def own_errors(measured):
+    return {point.title: point.own.error for point in measured.points}
+
+
+@pytest.mark.parametrize("kept", [["first"], ["left", "right", "joined", "up", "sum"]])
+@pytest.mark.parametrize("name", INTEGERS)
+def test_blocks_that_stay_in_float(opened, name, kept):
+    reference = small_build.BlockReference(CHECKPOINT)
+    rounded = own_errors(depth.measure(opened(name), reference, BATCH))
+    artifact = opened(name, keep_float=kept)
+    own = own_errors(depth.measure(artifact, reference, BATCH))
+    title = "Conv2d_1a_3x3" if kept == ["first"] else "sum"
+    assert own[title] <= rounded[title]
+    if name == "tflite-int8":
+        assert own[title] < 0.99 * rounded[title]
+    sections = artifact.sections(BLOCK.cuts)
+    assert {"first/Relu", "sum/Relu", "head/logits"} <= set(sections.layers)
+    through = sections.through(BATCH)
+    np.testing.assert_array_equal(through["head/logits"], artifact.predict(BATCH))
+    apart = sections.apart(BATCH, through)
+    for layer in sections.layers:
+        np.testing.assert_allclose(apart[layer], through[layer], rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", CUT)
 def test_a_section_reads_what_it_is_given(opened, name):
     """Of the sum, given with 0 for half of it, only the other half is left behind it."""
@@ -146,7 +170,7 @@ def test_a_fault_shows_where_it_is(opened):
     measured = depth.measure(
         opened("onnx-float32"), small_build.BlockReference(other), BATCH
     )
-    own = {point.title: point.own.error for point in measured.points}
+    own = own_errors(measured)
     assert own["sum"] > 0.1
     assert all(error < 1e-5 for title, error in own.items() if title != "sum")
 

@@ -1,13 +1,14 @@
 """Plots as SVG to stand in a page: narrow, for a phone, and in the page's own colours.
 
 matplotlib draws. Text stays text, colours become the page's variables, so that plots are
-readable in light and dark; and marks that stand for figures are in groups whose class is
-`at-<where the figures are in the page's JSON>`.
+readable in light and dark; and marks that stand for figures are in groups that say, in
+`data-at`, where in the page's JSON these are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import math
 import re
@@ -67,6 +68,7 @@ _STYLE = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
 class Series:
     """Values of some rows.
 
@@ -76,10 +78,17 @@ class Series:
       places: where each value is in the page's JSON, as a JSON pointer.
     """
 
-    def __init__(
-        self, name: str, values: Sequence[float | None], places: Sequence[str]
-    ) -> None:
-        self.name, self.values, self.places = name, values, places
+    name: str
+    values: Sequence[float | None]
+    places: Sequence[str]
+
+    def only(self, rows: Sequence[int]) -> Series:
+        """Returns the values of some of the rows."""
+        return Series(
+            self.name,
+            [self.values[row] for row in rows],
+            [self.places[row] for row in rows],
+        )
 
 
 def rows(
@@ -103,7 +112,7 @@ def rows(
       is_log: whether the axis is logarithmic.
       least: what smaller values are drawn as, where it is.
       as_bars: whether values are bars from 0.
-      as_percent: whether values are shares.
+      as_percent: whether values are percentages.
     """
 
     def draw(axes: Axes) -> None:
@@ -147,11 +156,6 @@ def rows(
             axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:.4g} %")
 
-    shown = [
-        Series(s.name, [v and 100 * v for v in s.values], s.places) for s in series
-    ]
-    if as_percent:
-        series = shown
     return _svg(
         title,
         _AROUND + 0.1 + _ROW * len(labels) * (1 + 0.25 * (len(series) > 1)),

@@ -163,80 +163,81 @@ class _Page:
 
     # Plots
 
-    def _rows(self) -> tuple[list[str], list[tuple[str, list[int | None]]]]:
+    def _rows(self) -> tuple[list[str], dict[str, list[int | None]]]:
         """Formats; and task -> the artifact of each format, where there is one.
 
         Artifacts that are called by their names have rows of their own.
         """
-        labels: list[str] = []
         of: dict[tuple[str, str], int] = {}
         for number, artifact in enumerate(self._facts["artifacts"]):
-            task = artifact["task"] or ""
-            label = artifact["label"]
-            if artifact["format"] and label.startswith(artifact["format"]):
-                label = artifact["format"]
-            labels.append(label)
-            of[label, task] = number
-        labels = list(dict.fromkeys(labels))
-        tasks = [t for t in (*_TASKS, "") if any(task == t for _, task in of)]
-        return labels, [(t, [of.get((label, t)) for label in labels]) for t in tasks]
+            task, name, label = (artifact[key] for key in ("task", "format", "label"))
+            if label == f"{name}, {str(task).replace('_', ' ')}":
+                label = name
+            of[label, task if task in _TASKS else _TASKS[0]] = number
+        labels = list(dict.fromkeys(label for label, _ in of))
+        return labels, {
+            task: [of.get((label, task)) for label in labels] for task in _TASKS
+        }
 
-    def _plot(self, title: str, where: str, **options: Any) -> Any:
-        """Draws a figure of all artifacts; nothing if none has it."""
-        from markupsafe import Markup
+    def _plot(
+        self,
+        title: str,
+        where: str,
+        transform: Callable[[float], float] = float,
+        **options: Any,
+    ) -> Any:
+        """Draws a figure of all artifacts; nothing if none has it.
 
+        Args:
+          title: of the plot.
+          where: is the figure, below an artifact.
+          transform: what is drawn for a figure.
+          **options: as `figures.rows` takes them.
+        """
         labels, tasks = self._rows()
         series = []
-        for task, numbers in tasks:
+        for task, numbers in tasks.items():
             places = [f"/artifacts/{number}{where}" for number in numbers]
-            values = [
-                None if number is None else self._value_or_none(place)
-                for number, place in zip(numbers, places)
-            ]
-            if "transform" in options:
-                values = [v if v is None else options["transform"](v) for v in values]
+            found = [self._value_or_none(place) for place in places]
+            values = [None if value is None else transform(value) for value in found]
             series.append(Series(task.replace("_", " "), values, places))
         series = [each for each in series if any(v is not None for v in each.values)]
+        kept = [
+            row
+            for row in range(len(labels))
+            if any(each.values[row] is not None for each in series)
+        ]
         if not series:
             return ""
-        kept = [
-            number
-            for number in range(len(labels))
-            if any(each.values[number] is not None for each in series)
-        ]
-        series = [
-            Series(
-                each.name,
-                [each.values[n] for n in kept],
-                [each.places[n] for n in kept],
-            )
-            for each in series[:2]
-        ]
-        drawn = {k: v for k, v in options.items() if k != "transform"}
-        return Markup(
-            figures.rows(
-                title, [labels[n] for n in kept], series, mark=self._mark, **drawn
-            )
+        return self._drawn(
+            figures.rows,
+            title,
+            [labels[row] for row in kept],
+            [each.only(kept) for each in series],
+            **options,
         )
+
+    def _drawn(self, draw: Callable[..., str], *arguments: Any, **options: Any) -> Any:
+        from markupsafe import Markup
+
+        return Markup(draw(*arguments, mark=self._mark, **options))
 
     def _value_or_none(self, place: str) -> Any:
         try:
             return self._value(place)
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             return None
 
     def sizes(self) -> Any:
         """Sizes of artifacts, in MB."""
-        return self._plot(
-            "Size, MB", "/bytes", transform=lambda value: value / 1e6, as_bars=True
-        )
+        return self._plot("Size, MB", "/bytes", lambda value: value / 1e6, as_bars=True)
 
     def cosines(self) -> Any:
         """How far the worst image is from TF-Slim's network."""
         return self._plot(
             "1 - cosine",
             "/main/cosine",
-            transform=lambda value: 1 - value,
+            lambda value: 1 - value,
             is_log=True,
             least=_LEAST,
         )
@@ -246,13 +247,15 @@ class _Page:
         return self._plot(
             "Latency",
             "/measurement/latency/median",
-            transform=lambda value: 1000 * value,
+            lambda value: 1000 * value,
             as_bars=True,
         )
 
     def top_1(self) -> Any:
         """How often artifacts are right."""
-        return self._plot("Top-1", "/score/top_1", as_percent=True)
+        return self._plot(
+            "Top-1", "/score/top_1", lambda value: 100 * value, as_percent=True
+        )
 
     def largest_errors(self) -> Any:
         """Largest error of a number."""
@@ -262,24 +265,22 @@ class _Page:
 
     def depth(self, number: int) -> Any:
         """Error through the depth of an artifact."""
-        from markupsafe import Markup
-
         artifact = self._facts["artifacts"][number]
         points = artifact["measurement"]["depth"]["points"]
-        base = f"/artifacts/{number}/measurement/depth/points"
-        series = [
-            Series(name, [point[kind]["error"] for point in points], [f"{base}/{kind}"])
-            for kind, name in (("accumulated", "accumulated"), ("own", "its own"))
-        ]
-        return Markup(
-            figures.depth(
-                f"Error through the depth of {artifact['label']}",
-                [point["title"] for point in points],
-                series[0],
-                series[1],
-                self._limits(),
-                mark=self._mark,
+        place = f"/artifacts/{number}/measurement/depth/points"
+        accumulated, own = (
+            Series(
+                name, [point[kind]["error"] for point in points], [f"{place}/{kind}"]
             )
+            for kind, name in (("accumulated", "accumulated"), ("own", "its own"))
+        )
+        return self._drawn(
+            figures.depth,
+            f"Error through the depth of {artifact['label']}",
+            [point["title"] for point in points],
+            accumulated,
+            own,
+            self._limits(),
         )
 
     def _limits(self) -> tuple[float, float]:
@@ -298,32 +299,23 @@ class _Page:
 
     def scatter(self, number: int) -> Any:
         """Numbers of an artifact against TF-Slim's."""
-        from markupsafe import Markup
-
         artifact = self._facts["artifacts"][number]
-        return Markup(
-            figures.scatter(
-                f"{artifact['label']} against TF-Slim's network",
-                artifact["measurement"]["sample"],
-                f"/artifacts/{number}/measurement/sample",
-                mark=self._mark,
-            )
+        return self._drawn(
+            figures.scatter,
+            f"{artifact['label']} against TF-Slim's network",
+            artifact["measurement"]["sample"],
+            f"/artifacts/{number}/measurement/sample",
         )
 
     def histogram(self, number: int) -> Any:
         """How often numbers of an artifact are how far off."""
-        from markupsafe import Markup
-
         artifact = self._facts["artifacts"][number]
-        measured = artifact["measurement"]
-        return Markup(
-            figures.histogram(
-                f"Errors of {artifact['label']}",
-                measured["counts"],
-                measured["edges"],
-                f"/artifacts/{number}/measurement/counts",
-                mark=self._mark,
-            )
+        return self._drawn(
+            figures.histogram,
+            f"Errors of {artifact['label']}",
+            artifact["measurement"]["counts"],
+            artifact["measurement"]["edges"],
+            f"/artifacts/{number}/measurement/counts",
         )
 
     # Tables

@@ -86,3 +86,9 @@ class Page(html.parser.HTMLParser):
             (float(x), float(y))
             for x, y in re.findall(r'<use [^>]*?x="([\d.-]+)" y="([\d.-]+)"', found)
         ]
+
+    def bar(self, place: str) -> float:
+        """Where the bar of a figure ends."""
+        pattern = rf'<g data-at="{re.escape(place)}">\s*<path d="([^"]*)"'
+        (path,) = re.findall(pattern, self.text)
+        return max(float(x) for x in re.findall(r"[ML] ([\d.-]+) ", path))

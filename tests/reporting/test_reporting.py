@@ -171,6 +171,21 @@ def test_plots_are_of_the_jsons_figures(whole):
     assert_in_a_line(*zip(*((x, math.log10(found)) for x, found in of_rows)))
 
 
+def test_bars_and_shares_are_the_jsons(whole):
+    _, page = whole
+    for where, factor in (("bytes", 1e-6), ("measurement/latency/median", 1000)):
+        bars = [
+            (
+                page.bar(f"/artifacts/{n}/{where}"),
+                factor * page.at(f"/artifacts/{n}/{where}"),
+            )
+            for n in range(6)
+        ]
+        assert_in_a_line(*zip(*bars))
+    (first, *_) = page.marks(f"/artifacts/{find(page, INT8)}/score/top_1")
+    assert first
+
+
 def assert_in_a_line(places, values):
     """Of an axis, which is linear in the values."""
     slope, offset = np.polyfit(values, places, 1)

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import time
 from pathlib import Path
 
 from benchmarks.figures import Machine
-
-_FLAGS = {
-    "avx2": {"avx2"},
-    "avx512": {"avx512f"},
-    "vnni": {"avx_vnni", "avx512_vnni"},
-    "amx": {"amx_int8", "amx_bf16"},
-}
-"""What we call instructions -> what the kernel does."""
+from exporters.processor import this_processor
 
 
 def this_machine(proc: Path = Path("/proc"), seconds: float = 2) -> Machine:
@@ -25,15 +16,11 @@ def this_machine(proc: Path = Path("/proc"), seconds: float = 2) -> Machine:
       proc: where the kernel says what it knows.
       seconds: to wait.
     """
-    facts: dict[str, str] = {}
-    for line in (proc / "cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        facts.setdefault(name.strip(), value.strip())
-    known = set(facts.get("flags", "").split())
+    found = this_processor(proc)
     return Machine(
-        processor=facts.get("model name") or platform.machine(),
-        flags=tuple(name for name, flags in _FLAGS.items() if flags & known),
-        cores=len(os.sched_getaffinity(0)),
+        processor=found.name,
+        flags=found.instructions,
+        cores=found.cores,
         busy=_busy(proc / "stat", seconds),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,27 @@ class StoredWeight:
     quantization: Quantization | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Sections:
+    """An artifact cut behind some of its layers, to see and to feed what is inside.
+
+    Its numbers and operators are as they were, and its own library runs them. Arrays are
+    float32, in TensorFlow's layout; what is integers inside is given as what these stand
+    for.
+
+    Attributes:
+      layers: behind which it is cut, from first to last.
+      through: images, as `OpenedArtifact.run` takes them -> layer -> what the artifact
+        makes of them up to there.
+      apart: images, and layer -> what its output is to be -> layer -> what the section
+        before it makes of the output given for the layer before.
+    """
+
+    layers: tuple[str, ...]
+    through: Callable[[np.ndarray], Mapping[str, np.ndarray]]
+    apart: Callable[[np.ndarray, Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
 TRAINED = "train/feature_vector"
 """Output that is normalized by the statistics of the batch."""
 MOVED = "train/moving_averages"
@@ -79,6 +100,8 @@ class OpenedArtifact(contextlib.AbstractContextManager):
       is_folded: whether batch norm is folded into the weights.
       first_class: of the checkpoint's classes that it has; those before are left out.
       check: returns in words what else is wrong, that outputs and weights do not show.
+      sections: cuts it behind those of some layers, named in order, that it has; None
+        where the format cannot be cut.
       close: frees what the library holds.
     """
 
@@ -95,6 +118,7 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     is_folded: bool = False
     first_class: int = 0
     check: Callable[[], list[str]] = list
+    sections: Callable[[Sequence[str]], Sections] | None = None
     close: Callable[[], None] = nothing
 
     def predict(self, images: np.ndarray) -> np.ndarray:

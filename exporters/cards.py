@@ -61,7 +61,7 @@ def text(
       has_vectors: whether test vectors lie beside it.
     """
     sections = [
-        _header(row, described),
+        _header(name, row, described),
         f"# {name}",
         *([_STAND_IN] if described["stand_in"] else []),
         f"Inception-ResNet-v2 ([Szegedy et al., 2016](https://arxiv.org/abs/1602.07261)) "
@@ -80,6 +80,11 @@ def text(
         "## Parity",
         _parity(described),
         *([_VECTORS.format(name=name, output=output_name(described))] * has_vectors),
+        *(
+            ["## Evaluation", _evaluation(described)]
+            if described.get("evaluation")
+            else []
+        ),
         "## Licence",
         "Apache-2.0, as the published checkpoint and the code of TF-Slim.",
         "## Checkpoint",
@@ -88,7 +93,7 @@ def text(
     return "\n\n".join(sections) + "\n"
 
 
-def _header(row: Format, described: Mapping[str, Any]) -> str:
+def _header(name: str, row: Format, described: Mapping[str, Any]) -> str:
     tags = ["inception_resnet_v2", "tf-slim", row.name]
     if described["stand_in"]:
         tags.append("stand-in")
@@ -100,12 +105,48 @@ def _header(row: Format, described: Mapping[str, Any]) -> str:
     if described["provenance"] == Provenance.PUBLISHED.value:
         facts["datasets"] = ["imagenet-1k"]
     lines = [
-        f"{name}: {value}"
+        f"{field}: {value}"
         if isinstance(value, str)
-        else "\n".join([f"{name}:", *(f"- {item}" for item in value)])
-        for name, value in facts.items()
+        else "\n".join([f"{field}:", *(f"- {item}" for item in value)])
+        for field, value in facts.items()
     ]
+    found = described.get("evaluation")
+    if found and not described["stand_in"]:  # Sites compare models by these.
+        lines += _results(name, found)
     return "\n".join(["---", *lines, "---"])
+
+
+def _results(name: str, found: Mapping[str, Any]) -> Iterator[str]:
+    """The evaluation as Hugging Face's hub reads it."""
+    dataset = json.dumps(found["images"])
+    yield "model-index:"
+    yield f"- name: {json.dumps(name)}"
+    yield "  results:"
+    yield "  - task:"
+    yield f"      type: {PIPELINE_TAGS['classification']}"
+    yield "    dataset:"
+    yield f"      name: {dataset}"
+    yield f"      type: {dataset}"
+    yield "    metrics:"
+    for title, value in (("Top-1", found["top_1"]), ("Top-5", found["top_5"])):
+        if value is not None:
+            yield "    - type: accuracy"
+            yield f"      name: {title}"
+            yield f"      value: {value:.6g}"
+
+
+def _evaluation(described: Mapping[str, Any]) -> str:
+    found = described["evaluation"]
+    top_5 = found["top_5"]
+    text = (
+        f"On {found['count']:,} images of {found['images']}, {found['layout']}, the right "
+        f"class comes first for {100 * found['top_1']:.2f} %"
+    )
+    if top_5 is not None:
+        text += f", and is among the first five for {100 * top_5:.2f} %"
+    if described["stand_in"]:
+        text += ". That is chance: the weights are generated"
+    return f"{text}."
 
 
 def snippet(name: str, row: Format, described: Mapping[str, Any]) -> str:

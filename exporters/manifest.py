@@ -32,7 +32,7 @@ _REPLACEMENT = "replacement"
 
 def path_of(artifact: Path) -> Path:
     """Where the manifest of an artifact lies: beside it."""
-    artifact = _named(artifact)
+    artifact = named(artifact)
     return artifact.parent / (artifact.name + SUFFIX)
 
 
@@ -43,25 +43,25 @@ def artifact_of(path: Path) -> Path:
 
 def card_of(artifact: Path) -> Path:
     """Where the model card of an artifact lies: beside it."""
-    artifact = _named(artifact)
+    artifact = named(artifact)
     return artifact.parent / (artifact.name + CARD_SUFFIX)
 
 
 def bom_of(artifact: Path) -> Path:
     """Where the bill of materials of an artifact lies: beside it."""
-    artifact = _named(artifact)
+    artifact = named(artifact)
     return artifact.parent / (artifact.name + BOM_SUFFIX)
 
 
 def vectors_of(artifact: Path) -> Path:
     """Where the test vectors of an artifact lie: beside it."""
-    artifact = _named(artifact)
+    artifact = named(artifact)
     return artifact.parent / (artifact.name + VECTORS_SUFFIX)
 
 
 def signature_of(artifact: Path) -> Path:
     """Where the signature of an artifact's manifest lies: beside it."""
-    artifact = _named(artifact)
+    artifact = named(artifact)
     return artifact.parent / (artifact.name + SIGNATURE_SUFFIX)
 
 
@@ -78,7 +78,7 @@ def owner_of(path: Path) -> Path | None:
     return None
 
 
-def _named(path: Path) -> Path:
+def named(path: Path) -> Path:
     """Returns a path that ends with a name, unlike "." and ".."."""
     return Path(os.path.abspath(path)) if path.name in ("", "..") else path
 
@@ -140,7 +140,7 @@ def changed_files(artifact: Path) -> list[str]:
             raise ValueError("it does not list files")
     except (ValueError, KeyError, TypeError) as error:
         raise _no_manifest(path, error) from error
-    found = files.digests(_named(artifact)) if artifact.exists() else {}
+    found = files.digests(named(artifact)) if artifact.exists() else {}
     changes = [
         sorted(
             name

@@ -190,7 +190,7 @@ class ParityReport:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON values; figures that are not finite become None."""
-        found = dataclasses.asdict(self, dict_factory=_without_infinities)
+        found = dataclasses.asdict(self, dict_factory=without_infinities)
         for name, output in self.outputs.items():
             found["outputs"][name]["passed"] = output.passed
         return found | {"passed": self.passed}
@@ -226,7 +226,8 @@ def _shortened(lines: Sequence[str], what: str) -> list[str]:
     return [*lines[:_MOST_LINES], *([f"and {more} more {what}"] if more > 0 else [])]
 
 
-def _without_infinities(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_infinities(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes the JSON values of a dataclass; numbers that are not finite become None."""
     return {
         name: None if isinstance(value, float) and not np.isfinite(value) else value
         for name, value in fields
@@ -260,6 +261,12 @@ class ParityImages:
             if count < _COUNT:
                 self.description += f" and {_COUNT - count} generated ones"
             self.batches(None)
+
+    def name(self, number: int) -> str:
+        """What to call an image, by its number in a batch."""
+        if number < len(self._files):
+            return self._files[number].name
+        return f"generated {number + 1}"
 
     def batches(self, image_size: tuple[int, int] | None) -> list[np.ndarray]:
         """Returns 8 images of a fixed size; or 8 of 299 x 299 and 2 of 224 x 320.
@@ -505,7 +512,7 @@ class _Figures:
         self._max_error = max(self._max_error, float(np.abs(expected - found).max()))
         self._magnitude = max(self._magnitude, float(np.abs(expected).max()))
         for e, f in zip(expected, found, strict=True):
-            self._cosine = min(self._cosine, _cosine(e.ravel(), f.ravel()))
+            self._cosine = min(self._cosine, cosine(e.ravel(), f.ravel()))
 
     def _rank(self, expected: np.ndarray, found: np.ndarray) -> None:
         ranks_e, ranks_f = np.argsort(-expected)[:_TOP_5], np.argsort(-found)[:_TOP_5]
@@ -533,7 +540,8 @@ def _as_logits(probabilities: np.ndarray) -> np.ndarray:
     return logits - logits.mean(axis=1, keepdims=True)
 
 
-def _cosine(a: np.ndarray, b: np.ndarray) -> float:
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """The cosine of the angle between two vectors; 1 if both are 0."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / norms) if norms else float(not a.any() and not b.any())

@@ -174,6 +174,22 @@ class Reference(contextlib.AbstractContextManager):
             self._sessions[key] = graph.start_session(self.checkpoint)
         return self._sessions[key]
 
+    def layers(
+        self, batch: np.ndarray, names: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        """Runs the network up to some layers, and remembers nothing.
+
+        Args:
+          batch: float32 [count, height, width, 3] in [0, 1].
+          names: of layers of `network`; not of residuals, which TF-Slim multiplies later.
+
+        Returns:
+          Layer -> its output.
+        """
+        graph = self.graph()
+        tensors = {name: graph.graph.get_tensor_by_name(f"{name}:0") for name in names}
+        return self._session(False).run(tensors, {graph.images: batch})
+
     def activations(self, batch: np.ndarray) -> Activations:
         """Runs the network, image by image, and notes what its activations are like.
 

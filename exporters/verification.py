@@ -29,6 +29,9 @@ from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 from exporters.signatures import Trust
 
+Look = Callable[[Path, OpenedArtifact, Callable[[str], None]], None]
+"""Takes the path of an artifact, what was opened, and whom to tell what is done."""
+
 
 @dataclasses.dataclass(frozen=True)
 class VerifiedArtifact:
@@ -117,6 +120,7 @@ def verify(
     progress: Progress = silent,
     formats: Mapping[str, Format] = FORMATS,
     reference: Reference | None = None,
+    look: Look | None = None,
 ) -> Verification:
     """Compares artifacts with a checkpoint.
 
@@ -137,6 +141,7 @@ def verify(
       progress: told what is done.
       formats: the table of formats.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
+      look: called with each artifact after it was compared, while it is open.
 
     Returns:
       What came of each artifact. One that cannot be read is a result too.
@@ -177,8 +182,15 @@ def verify(
         for number, path in enumerate(paths, start=1):
             name = f"[{number}/{len(paths)}] {_name(path)}"
             progress(Step(name))
+
+            def seen(
+                artifact: OpenedArtifact, path: Path = path, name: str = name
+            ) -> None:
+                if look:
+                    look(path, artifact, lambda state: progress(Step(name, state)))
+
             found = _verify_one(
-                path, opened, parity_images, unsigned.get(path), formats, engine
+                path, opened, parity_images, unsigned.get(path), formats, engine, seen
             )
             progress(Step(name, found.result, passed=found.passed))
             done.append(found)
@@ -208,6 +220,7 @@ def _verify_one(
     unsigned: str | None,
     formats: Mapping[str, Format],
     engine: str | None,
+    seen: Callable[[OpenedArtifact], None],
 ) -> VerifiedArtifact:
     changed: list[str] = []
     identified = None
@@ -222,6 +235,7 @@ def _verify_one(
                 report = parity.compare(
                     artifact, reference, parity_images, row.tolerance, row.precision
                 )
+                seen(artifact)
     except (ArtifactError, CheckpointError) as error:
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
         if changed and path.exists():

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from exporters.inspection import inspect
     from exporters.progress import Note, Step
     from exporters.rebuilding import rebuild
+    from exporters.reporting.reporting import report
     from exporters.signatures import TrustedIdentity, TrustedKey
     from exporters.signing import sign
     from exporters.stand_in import make_stand_in
@@ -51,6 +52,7 @@ _PLACES = {
     "open_checkpoint": "checkpoints.reader",
     "pack": "exporters.tfhub.packing",
     "rebuild": "exporters.rebuilding",
+    "report": "exporters.reporting.reporting",
     "sign": "exporters.signing",
     "uninstall": "exporters.tfhub.cache",
     "verify": "exporters.verification",
@@ -74,6 +76,7 @@ __all__ = [
     "open_checkpoint",
     "pack",
     "rebuild",
+    "report",
     "sign",
     "uninstall",
     "verify",

@@ -106,6 +106,12 @@ class BlockReference:
         found = self._run(batch)
         return {value: found[layer_of[value]] for value in values}
 
+    def layers(
+        self, batch: np.ndarray, names: Collection[str]
+    ) -> dict[str, np.ndarray]:
+        found = self._run(batch)
+        return {name: found[name] for name in names}
+
     def _run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
         if id(batch) not in self._kept:
             found = small_networks.run(BLOCK, self._weights, batch)

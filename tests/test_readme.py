@@ -65,7 +65,8 @@ class Block:
         text = self.text.replace("\\\n", " ")
         lines = [*re.findall(r"\$\((.*?)\)", text), *text.splitlines()]
         lines = [re.sub(r"\$\(.*?\)", "x", line) for line in lines]
-        return [shlex.split(line, comments=True) for line in lines if line.strip()]
+        lines = [line.partition(" > ")[0] for line in lines if line.strip()]
+        return [shlex.split(line, comments=True) for line in lines]
 
 
 _BLOCK = re.compile(
@@ -150,7 +151,8 @@ def made(words: list[str]) -> list[list[str]]:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    commands = map(shlex.split, done.stdout.replace("\\\n", " ").splitlines())
+    lines = done.stdout.replace("\\\n", " ").splitlines()
+    commands = (shlex.split(line.partition(" > ")[0]) for line in lines)
     return [command for command in commands if command[:1] == [".venv/bin/irv2"]]
 
 

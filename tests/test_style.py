@@ -23,6 +23,8 @@ LIBRARIES = {
     "ai_edge_litert",
     "apache_beam",
     "rich",
+    "matplotlib",
+    "jinja2",
 }
 
 

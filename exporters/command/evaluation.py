@@ -30,6 +30,10 @@ def show(console: Console, done: Evaluation, as_json: bool) -> None:
     else:
         _figures(console, done)
     _unused(console, done)
+    for why in done.without_card.values():
+        console.say(why)
+    if done.cards:
+        console.say(f"{counted(len(done.cards), 'model card')} with these figures.")
     for item in done.artifacts:
         if item.error is not None:
             console.error(item.error)

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -240,6 +241,26 @@ def _sign(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _report(arguments: argparse.Namespace, console: Console) -> int:
+    from exporters.reporting.reporting import report
+
+    with show.Steps(console) as progress:
+        done = report(
+            arguments.artifacts,
+            arguments.checkpoint,
+            arguments.output,
+            images=arguments.images,
+            evaluation=arguments.evaluation,
+            latency=arguments.latency,
+            moving_averages=arguments.moving_averages,
+            force=arguments.force,
+            command=shlex.join(["irv2", *sys.argv[1:]]),
+            progress=progress,
+        )
+    show.report(console, done, arguments.json)
+    return _exit_code(item.verified for item in done.artifacts)
+
+
 def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
     from exporters.evaluation.evaluating import evaluate
 
@@ -254,6 +275,7 @@ def _evaluate(arguments: argparse.Namespace, console: Console) -> int:
             image_size=arguments.image_size,
             batch_size=arguments.batch_size,
             state=arguments.state,
+            cards=arguments.cards,
             moving_averages=arguments.moving_averages,
             engine=arguments.engine,
             beam=_pipeline_options(arguments),
@@ -438,6 +460,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         _add_export,
         _add_verify,
         _add_sign,
+        _add_report,
         _add_evaluate,
         _add_features,
         _add_compare_features,
@@ -631,6 +654,36 @@ def _add_sign(commands: Any) -> None:
     )
 
 
+def _add_report(commands: Any) -> None:
+    added = _add_command(
+        commands,
+        _report,
+        "report",
+        "Verify artifacts, and write a page about them: errors, depth, time.",
+        "--checkpoint CHECKPOINT artifacts --output report.html",
+        "--checkpoint CHECKPOINT artifacts --output report.html \\\n"
+        "      --images photos --evaluation evaluation.json --latency",
+    )
+    added.add_argument(
+        "artifacts", type=_path, nargs="+", help="artifacts, or directories of them"
+    )
+    _add_checkpoint(added)
+    _add_output(added, "FILE", "HTML file to write")
+    added.add_argument(
+        "--evaluation",
+        metavar="FILE",
+        type=_path,
+        help="what `irv2 evaluate --json` printed",
+    )
+    added.add_argument(
+        "--latency", action="store_true", help="measure them on this machine"
+    )
+    _add_moving_averages(added)
+    _add_images(added)
+    _add_force(added, "replace an existing file")
+    _add_json(added)
+
+
 def _add_evaluate(commands: Any) -> None:
     added = _add_command(
         commands,
@@ -679,6 +732,11 @@ def _add_evaluate(commands: Any) -> None:
         metavar="FILE",
         type=_place,
         help="keep how far it is here, and go on from there",
+    )
+    added.add_argument(
+        "--cards",
+        action="store_true",
+        help="write the figures into manifests and model cards",
     )
     _add_json(added)
     _add_beam(added)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from exporters.parity import OutputParity
     from exporters.progress import Note, Step
     from exporters.rebuilding import Rebuilding
+    from exporters.reporting.reporting import Report
     from exporters.tfhub.cache import Installed, Uninstalled
     from exporters.tfhub.packing import Packed
     from exporters.verification import Verification, VerifiedArtifact
@@ -244,6 +245,11 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
         console.result(json.dumps(done.as_dict(), indent=2))
     else:
         _verified(console, done)
+    _troubles(console, done)
+
+
+def _troubles(console: consoles.Console, done: Verification) -> None:
+    """Says what was passed over, and what does not agree."""
     skipped = list(done.skipped.items())
     for path, why in skipped[:_MOST_SKIPPED]:
         console.say(f"skipped: {path}, because it is {why}")
@@ -258,6 +264,16 @@ def verification(console: consoles.Console, done: Verification, as_json: bool) -
             console.say(f"{item.path.name} was not run: {item.report.not_run}")
         for note in item.report.notes if item.report else ():
             console.say(f"{item.path.name}: {note}")
+
+
+def report(console: consoles.Console, done: Report, as_json: bool) -> None:
+    """Prints what came of comparing, as `verification` does, and where the page is."""
+    if as_json:
+        console.result(json.dumps(done.as_dict(), indent=2))
+    else:
+        _verified(console, done.verification)
+        console.result(str(done.output))
+    _troubles(console, done.verification)
 
 
 def rebuilding(console: consoles.Console, done: Rebuilding, as_json: bool) -> None:

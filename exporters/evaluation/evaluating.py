@@ -15,8 +15,8 @@ import numpy as np
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, Provenance, open_checkpoint
 from exporters import engines
-from exporters.errors import EvaluationError
-from exporters.evaluation import classes, datasets, models, sharding
+from exporters.errors import ArtifactError, EvaluationError
+from exporters.evaluation import classes, datasets, models, recording, sharding
 from exporters.evaluation import state as states
 from exporters.evaluation.batches import Size
 from exporters.evaluation.classes import Labelling
@@ -93,6 +93,7 @@ class EvaluatedArtifact:
       confusions: which classes are taken for which, the most frequent first.
       engine: what ran it, None for its own.
       is_stand_in: whether its weights are generated; None if it does not say so.
+      digest: of its files, or the checkpoint's identity; None if it could not be opened.
       error: why there are no figures, None if there are.
     """
 
@@ -107,6 +108,7 @@ class EvaluatedArtifact:
     confusions: tuple[Confusion, ...] = ()
     engine: str | None = None
     is_stand_in: bool | None = None
+    digest: str | None = None
     error: str | None = None
 
 
@@ -163,6 +165,8 @@ class Evaluation:
       artifacts: in the order in which they were given, the checkpoint first.
       agreements: of the first that has figures with each other.
       passed_over: artifact that classifies nothing, or file that is none -> why.
+      cards: names of the artifacts whose model cards say the figures now.
+      without_card: name of an artifact whose card does not, though that was asked -> why.
       is_published: whether the figures can be compared with the published ones.
       seconds: that this run took, without what an earlier one did.
     """
@@ -183,6 +187,8 @@ class Evaluation:
     passed_over: Mapping[str, str]
     is_published: bool
     seconds: float
+    cards: tuple[str, ...] = ()
+    without_card: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The evaluation as JSON values."""
@@ -204,6 +210,7 @@ def evaluate(
     image_size: Size | None = None,
     batch_size: int = 8,
     state: PathLike | None = None,
+    cards: bool = False,
     moving_averages: str | None = None,
     engine: str | None = None,
     beam: Sequence[str] | None = None,
@@ -230,6 +237,7 @@ def evaluate(
       batch_size: number of images that are run together.
       state: a file that keeps how far it is; it goes on from there. On Apache Beam, a
         directory, which has to be named.
+      cards: write the figures into the artifacts' manifests and model cards.
       moving_averages: "use" or "ignore" those of a training checkpoint.
       engine: what runs the artifacts, of `exporters.engines`; None for each its own.
       beam: runs on Apache Beam, by a pipeline with these options, such as
@@ -344,9 +352,32 @@ def evaluate(
             )
         seconds = time.monotonic() - start
     shown = class_names or [str(number) for number in range(num_classes)]
-    return _result(
+    done = _result(
         _Figures(dataset, labelling, opened, found, shown), failed, passed_over, seconds
     )
+    return _with_cards(done, formats) if cards else done
+
+
+def _with_cards(done: Evaluation, formats: Mapping[str, Format]) -> Evaluation:
+    """Writes figures into model cards."""
+    written, failed = [], {}
+    for item in done.artifacts:
+        if item.top_1 is None or item.name == models.CHECKPOINT:
+            continue
+        facts = {
+            "images": done.images.resolve().name,
+            "layout": done.layout,
+            "count": item.count,
+            "top_1": item.top_1,
+            "top_5": item.top_5,
+        }
+        try:
+            recording.record(Path(item.name), facts, formats)
+        except ArtifactError as error:
+            failed[item.name] = str(error)
+        else:
+            written.append(item.name)
+    return dataclasses.replace(done, cards=tuple(written), without_card=failed)
 
 
 def _with_one_classifier(
@@ -393,6 +424,7 @@ class _Figures:
             model.image_size,
             engine=model.engine,
             is_stand_in=model.record.stand_in if model.record else None,
+            digest=model.digest,
             error=self.state.errors.get(number),
         )
         positions = self.judged()

@@ -90,10 +90,6 @@ def open_model(
     except ArtifactError:
         artifact.close()
         raise
-    digests = files.digests(path)  # By names that begin with the artifact's own.
-    parts = [(name.partition("/")[2], digest) for name, digest in digests.items()]
-    if engine:
-        parts.append(("engine", engine))
     return Model(
         name=str(path),
         format=row.name,
@@ -101,10 +97,21 @@ def open_model(
         record=artifact.record,
         image_size=artifact.image_size or image_size or _DEFAULT_SIZE,
         first_class=artifact.first_class,
-        digest=fingerprint(parts),
+        digest=digest(files.digests(path)),
         run=run,
         close=artifact.close,
         engine=engine,
+    )
+
+
+def digest(digests: Mapping[str, str]) -> str:
+    """Returns what is the same for artifacts of the same files, whatever their names.
+
+    Args:
+      digests: of the files, by names that begin with the artifact's own.
+    """
+    return fingerprint(
+        (name.partition("/")[2], found) for name, found in digests.items()
     )
 
 

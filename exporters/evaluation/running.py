@@ -80,7 +80,7 @@ class Run:
         """A digest of the models, the images and their classes."""
         return states.fingerprint(
             itertools.chain(
-                ((model.digest, model.image_size) for model in self.models),
+                ((m.digest, m.engine, m.image_size) for m in self.models),
                 (
                     (x.name, int(number), _size(x))
                     for x, number in zip(self.examples, self.classes)

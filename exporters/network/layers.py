@@ -180,6 +180,35 @@ class Network:
             found[block] = (*found.get(block, ()), layer.name)
         return found
 
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """Names of the layers whose output is all that what follows them reads.
+
+        Behind each of these the network falls in two: the stem's layers, the ends of
+        blocks, the head's layers, and the last one.
+        """
+        numbers = {layer.name: number for number, layer in enumerate(self.layers)}
+        last_read = dict.fromkeys([self.input, *numbers], -1)
+        for number, layer in enumerate(self.layers):
+            for name in inputs_of(layer):
+                last_read[name] = number
+        found = []
+        needed_until = last_read[self.input]
+        for number, layer in enumerate(self.layers):
+            if needed_until <= number:
+                found.append(layer.name)
+            needed_until = max(needed_until, last_read[layer.name])
+        return tuple(found)
+
+    def title(self, layer: str) -> str:
+        """What to call a layer for people: the endpoint that it is, or its block."""
+        block = layer.rpartition("/")[0].rpartition("/")[2]
+        endpoint = next((e for e, of in self.endpoints.items() if of == layer), None)
+        is_block = any(isinstance(x, Add) and x.name == layer for x in self.layers)
+        if is_block and endpoint:
+            return f"{block} ({endpoint})"
+        return endpoint or block or layer
+
     def up_to(self, endpoints: Collection[str]) -> Network:
         """Returns the part of the network that some endpoints need."""
         needed = {self.endpoints[name] for name in endpoints}

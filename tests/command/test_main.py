@@ -35,6 +35,7 @@ COMMANDS = [
     "inspect",
     "export",
     "verify",
+    "report",
     "evaluate",
     "features",
     "compare-features",

@@ -26,6 +26,7 @@ _BOOTSTRAP = {"3.6": ("pip==21.3.1", "setuptools==59.6.0", "wheel==0.37.1")}
 """What pip needs before it can read the pins, by version of Python."""
 _WITHOUT_OTHERS = "# --no-deps"
 """A line of pins that leave out what a package asks for and does not need."""
+_TIMEOUT = 1200
 _VERSION = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
 
 
@@ -100,6 +101,20 @@ def browser() -> Path:
     if not found:
         raise NoInterpreterError(f"needs {names[0]}, which is not on PATH")
     return Path(found)
+
+
+def run_in_node(node_modules: Path, program: str, *arguments: object) -> None:
+    """Runs one of the programs in node/, which has to end well."""
+    done = subprocess.run(
+        ["node", str(DIRECTORY / "node" / program), *map(str, arguments)],
+        env=os.environ | {"NODE_PATH": str(node_modules)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from exporters import float16
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import Build
-from exporters.containers.onnx import nodes, quantization, serialization
+from exporters.containers.onnx import nodes, quantization, sections, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
 from exporters.engines import ONNX_RUNTIME, OPENVINO, OpenVino, onnx_session
 from exporters.errors import ArtifactError, ForeignFileError
@@ -144,10 +144,13 @@ def open(path: Path, engine: str = ONNX_RUNTIME.name) -> OpenedArtifact:
     names = [output.name for output in session.get_outputs()]
     openvino = OpenVino(path) if engine == OPENVINO.name else None
 
-    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+    def as_input(images: np.ndarray) -> np.ndarray:
         if nchw:
             images = images.transpose(nodes.TO_NCHW)
-        images = np.ascontiguousarray(images, np.float32)
+        return np.ascontiguousarray(images, np.float32)
+
+    def run(images: np.ndarray) -> dict[str, np.ndarray]:
+        images = as_input(images)
         if openvino:
             return dict(zip(names, openvino(images)))
         try:
@@ -168,6 +171,7 @@ def open(path: Path, engine: str = ONNX_RUNTIME.name) -> OpenedArtifact:
         weights=lambda: dict(_weights(path)),
         activations=lambda: dict(_activations(path)),
         is_folded=True,
+        sections=lambda layers: sections.cut(path, layers, as_input),
     )
 
 

@@ -10,16 +10,17 @@ converter makes the same operators of this network, and takes far more time and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from exporters.artifact import OpenedArtifact, Output, first_line
+from exporters.artifact import OpenedArtifact, Output, Sections, first_line
 from exporters.build import Build
-from exporters.containers.tflite import reader, support_metadata, writer
+from exporters.containers.tflite import reader, sections, support_metadata, writer
+from exporters.containers.tflite.sections import quantization_of
 from exporters.containers.tflite.versions import FORMAT, AuxiliaryClassifier
 from exporters.containers.tflite.writer import INPUT
 from exporters.engines import LITERT, OPENVINO, OpenVino, cores
@@ -27,7 +28,7 @@ from exporters.errors import ArtifactError, ExportError
 from exporters.network import folding, layers
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.network.layers import Conv, Network
-from exporters.network.quantization import Precision, Quantization
+from exporters.network.quantization import Precision
 from exporters.network.tasks import AUXILIARY_CLASSIFICATION, TASKS, Task
 from exporters.record import Record
 
@@ -225,13 +226,21 @@ def open(path: Path, engine: str = LITERT.name) -> OpenedArtifact:
     )
     output = "probabilities" if has_softmax and task.needs_classifier else task.output
     details = runner.get_output_details().get(output)
-    rounded = _quantization(details) if details else None
+    rounded = quantization_of(details) if details else None
     step = float(rounded.scale[0]) if rounded else 0.0
 
     openvino = OpenVino(path) if engine == OPENVINO.name else None
 
+    def in_range(images: np.ndarray) -> np.ndarray:
+        return images * 2 - 1 if is_signed else images
+
+    def cut(layers: Sequence[str]) -> Sections:
+        return sections.cut(
+            path, layers, lambda images: _to_input(runner, in_range(images)), cores()
+        )
+
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        images = images * 2 - 1 if is_signed else images
+        images = in_range(images)
         if openvino:
             return _run_at_once(openvino, runner, images)
         try:
@@ -254,6 +263,7 @@ def open(path: Path, engine: str = LITERT.name) -> OpenedArtifact:
         activations=file.activations,
         input_range=(-1.0, 1.0) if is_signed else (0.0, 1.0),
         is_folded=True,
+        sections=cut,
     )
 
 
@@ -289,19 +299,11 @@ def _to_input(runner: Any, images: np.ndarray) -> np.ndarray:
     """Returns images as the file takes them: quantized, where it has integers."""
     details = runner.get_input_details()[INPUT]
     images = images.astype(np.float32)
-    quantized = _quantization(details)
+    quantized = quantization_of(details)
     return quantized.quantize(images, details["dtype"]) if quantized else images
 
 
 def _of_output(runner: Any, name: str, values: np.ndarray) -> np.ndarray:
     """Returns what an output says, as float32."""
-    quantized = _quantization(runner.get_output_details()[name])
+    quantized = quantization_of(runner.get_output_details()[name])
     return (quantized.dequantize(values) if quantized else values).astype(np.float32)
-
-
-def _quantization(details: Mapping[str, Any]) -> Quantization | None:
-    """Returns the quantization of a tensor, None for float32."""
-    if details["dtype"] == np.float32:
-        return None
-    scale, zero_point = details["quantization"]
-    return Quantization(np.array([scale], np.float32), zero_point)

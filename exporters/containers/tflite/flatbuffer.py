@@ -172,14 +172,19 @@ class ModelBuilder:
             metadata=entries,
             signatureDefs=[signature],
         )
-        size = sum(buffer.data.nbytes for buffer in self._buffers[1:])
-        builder = _Builder(size + _ROOM_FOR_STRUCTURE)
-        builder.Finish(model.Pack(builder), IDENTIFIER)
-        return memoryview(builder.Bytes)[builder.Head() :]
+        return pack(model)
 
     def _add_buffer(self, data: np.ndarray) -> int:
         self._buffers.append(schema.BufferT(data=data))
         return len(self._buffers) - 1
+
+
+def pack(model: schema.ModelT) -> memoryview:
+    """Returns the flatbuffer of a model whose buffers are arrays."""
+    size = sum(len(b.data) for b in model.buffers if b.data is not None)
+    builder = _Builder(size + _ROOM_FOR_STRUCTURE)
+    builder.Finish(model.Pack(builder), IDENTIFIER)
+    return memoryview(builder.Bytes)[builder.Head() :]
 
 
 class _Builder(flatbuffers.Builder):

@@ -10,9 +10,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import json
-import os
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +35,6 @@ pytestmark = pytest.mark.consumers
 APPLIED = "module_apply_default"
 INNER = f"{APPLIED}/InceptionResnetV2/InceptionResnetV2/Mixed_5b/concat"
 PUBLISHED = ("tfjs-v1", "tfjs-v3")
-TIMEOUT = 1200
 ERROR = 2e-5
 """Relative to the largest magnitude, as for all float32 formats."""
 
@@ -56,21 +53,6 @@ def browser():
         return environments.browser()
     except environments.NoInterpreterError as reason:
         pytest.skip(str(reason))
-
-
-def run(node_modules: Path, program: str, *arguments: object) -> None:
-    """Runs one of the programs in tests/consumers/node/."""
-    command = ["node", environments.DIRECTORY / "node" / program, *arguments]
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=os.environ | {"NODE_PATH": str(node_modules)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 # In Node
@@ -101,7 +83,9 @@ def load(
         described.append(job | {"images": str(file), "shape": shape})
     (directory / "jobs.json").write_text(json.dumps(described))
     results = directory / "results.json"
-    run(node_modules, "graph_model_consumer.js", directory / "jobs.json", results)
+    environments.run_in_node(
+        node_modules, "graph_model_consumer.js", directory / "jobs.json", results
+    )
     numbers = np.fromfile(f"{results}.bin", np.float32)
     loaded = []
     for facts in json.loads(results.read_text()):
@@ -250,7 +234,9 @@ def visit(
     ]
     (directory / "jobs.json").write_text(json.dumps(jobs))
     results = directory / "results.json"
-    run(node_modules, "page_consumer.js", browser, directory / "jobs.json", results)
+    environments.run_in_node(
+        node_modules, "page_consumer.js", browser, directory / "jobs.json", results
+    )
     found = json.loads(results.read_text())
     for one in found:
         assert one["complaints"] == []

@@ -361,11 +361,12 @@ def evaluate(
 def _with_cards(done: Evaluation, formats: Mapping[str, Format]) -> Evaluation:
     """Writes figures into model cards."""
     written, failed = [], {}
+    place = done.images
     for item in done.artifacts:
         if item.top_1 is None or item.name == models.CHECKPOINT:
             continue
         facts = {
-            "images": done.images.resolve().name,
+            "images": (place.resolve() if isinstance(place, Path) else place).name,
             "layout": done.layout,
             "count": item.count,
             "top_1": item.top_1,

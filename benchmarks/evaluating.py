@@ -256,11 +256,12 @@ def show(console: Console, found: Figures) -> None:
     ]
     columns = [Column("artifact", folds=True), Column("engine")]
     columns += [Column(x, "right") for x in _COLUMNS]
-    console.table(columns, rows)
+    if rows:
+        console.table(columns, rows)
     if found.memory:
         one = found.memory
         console.result(
-            f"\n{one.artifact} on {counted(one.images, 'image')}: {size(one.early)} "
+            f"{one.artifact} on {counted(one.images, 'image')}: {size(one.early)} "
             f"over the first tenth, {size(one.late)} over the last."
         )
 

@@ -144,6 +144,8 @@ def _evaluation(described: Mapping[str, Any]) -> str:
     )
     if top_5 is not None:
         text += f", and is among the first five for {100 * top_5:.2f} %"
+    if engine := found.get("engine"):
+        text += f", run by {engine}"
     if described["stand_in"]:
         text += ". That is chance: the weights are generated"
     return f"{text}."

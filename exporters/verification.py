@@ -80,6 +80,7 @@ class Verification:
       compared_on: the images that artifacts were compared on.
       artifacts: all that were found, in order.
       skipped: what was passed over in directories -> why.
+      engine: what ran the artifacts, None for each its own.
     """
 
     checkpoint: Path
@@ -88,6 +89,7 @@ class Verification:
     compared_on: str
     artifacts: tuple[VerifiedArtifact, ...]
     skipped: Mapping[Path, str]
+    engine: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -102,6 +104,7 @@ class Verification:
             "checkpoint_identity": self.checkpoint_identity,
             "stand_in": self.is_stand_in,
             "compared_on": self.compared_on,
+            "engine": self.engine,
             "artifacts": {
                 str(artifact.path): artifact.as_dict() for artifact in self.artifacts
             },
@@ -173,7 +176,8 @@ def verify(
         progress(Note(note))
     if checkpoint.is_stand_in:
         progress(STAND_IN)
-    progress(Note(f"Artifacts are compared on {parity_images.description}."))
+    by = f", run by {engine}" if engine else ""
+    progress(Note(f"Artifacts are compared on {parity_images.description}{by}."))
     done = []
     with reference or Reference(checkpoint) as opened:
         if reference is None:
@@ -201,6 +205,7 @@ def verify(
         compared_on=parity_images.description,
         artifacts=tuple(done),
         skipped=skipped,
+        engine=engine,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small_build
 
-from exporters import engines, images, parity
+from exporters import cards, engines, images, parity
 from exporters.command import main
 from exporters.engines import OpenVino
 from exporters.errors import ArtifactError, EvaluationError, MissingLibraryError
@@ -118,6 +118,7 @@ def test_verify(small):
         reference=small_build.BlockReference(CHECKPOINT),
     )
     assert [item.passed for item in done.artifacts] == [True, False]
+    assert done.as_dict()["engine"] == "onnxruntime"
     assert "cannot be run by onnxruntime: expected litert or openvino" in (
         done.artifacts[1].error
     )
@@ -144,6 +145,14 @@ def test_evaluate_and_features(small, tmp_path):
     evaluate(path, folder, label_offset=0, state=state)
     with pytest.raises(EvaluationError, match="of other images, labels or artifacts"):
         evaluate(path, folder, label_offset=0, state=state, engine="openvino")
+
+
+def test_a_card_says_which_engine_its_figures_are_of():
+    found = {"count": 8, "images": "x", "layout": "y", "top_1": 1.0, "top_5": None}
+    described = {"evaluation": found | {"engine": "openvino"}, "stand_in": False}
+    assert cards._evaluation(described).endswith("100.00 %, run by openvino.")
+    described = {"evaluation": found, "stand_in": False}
+    assert cards._evaluation(described).endswith("100.00 %.")
 
 
 def test_on_beam(small, tmp_path):

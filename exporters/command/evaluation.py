@@ -82,7 +82,7 @@ def _row(item: EvaluatedArtifact, agreement: Agreement | None) -> list[Cell]:
         result = "stand-in"
     return [
         item.name,
-        item.format or "",
+        f"{item.format} by {item.engine}" if item.engine else item.format or "",
         _percent(item.top_1),
         _percent(item.top_5),
         _percent(agreement.share if agreement else None),

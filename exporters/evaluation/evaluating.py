@@ -372,6 +372,8 @@ def _with_cards(done: Evaluation, formats: Mapping[str, Format]) -> Evaluation:
             "top_1": item.top_1,
             "top_5": item.top_5,
         }
+        if item.engine:
+            facts["engine"] = item.engine
         try:
             recording.record(Path(item.name), facts, formats)
         except ArtifactError as error:

@@ -277,9 +277,11 @@ def _make_logarithmic(axes: Axes) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=6))
+    low, high = axes.get_xlim()
+    subs = (1, 2, 5) if high < 100 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0e}".replace("e-0", "e-"))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}".replace("e-0", "e-"))
 
 
 def _shortened(label: str) -> str:

@@ -10,7 +10,7 @@ import small_build
 from small_networks import BLOCK
 
 from exporters import images
-from exporters.artifact import OpenedArtifact
+from exporters.artifact import OpenedArtifact, Output
 from exporters.build import ExportOptions
 from exporters.formats import FORMATS, open_artifact
 from exporters.network.tasks import TASKS
@@ -219,4 +219,5 @@ def test_the_real_network(deployable, reference, name):
     for point in measured.points:
         assert 0 <= point.own.error < 0.2
         assert point.own.error <= point.accumulated.error * 1.5 + 1e-6
-    assert measured.points[-1].accumulated.cosine > 0.9
+    last = measured.points[-1].accumulated
+    assert last.cosine > row.tolerance.of(Output("logits"), (139, 139)).min_cosine

@@ -305,7 +305,8 @@ def rebuilding(console: consoles.Console, done: Rebuilding, as_json: bool) -> No
 def _verified(console: consoles.Console, done: Verification) -> None:
     compared = [(item, item.report) for item in done.artifacts if item.report]
     kinds = {(report.task, report.format) for _, report in compared}
-    are_told_apart = len(kinds) == len(compared)
+    are_ours = not any(item.identified for item, _ in compared)
+    are_told_apart = are_ours and len(kinds) == len(compared)
     columns = [
         Column("artifact", folds=True),
         Column("task", optional=0 if are_told_apart else 6),

@@ -289,8 +289,9 @@ def _limit(array: StoredArray, wanted: np.ndarray) -> np.ndarray:
     magnitudes = np.abs(wanted)
     limit = _KERNEL_ERROR * magnitudes.max(axis=0)
     if array.steps is not None:
-        coarsest = min(float(array.steps.max()), _COARSEST * float(magnitudes.max()))
-        return limit + _STEPS * coarsest
+        is_by_channel = array.steps.size == wanted.shape[1]
+        steps = array.steps.reshape(-1) if is_by_channel else array.steps.max()
+        return limit + _STEPS * np.minimum(steps, _COARSEST * magnitudes.max())
     return limit + _NUMBER_ERRORS.get(array.dtype, 0.0) * magnitudes
 
 

@@ -211,6 +211,19 @@ verification(*(verified(f"{folder}/{name}", "onnx-int8") for folder in "ab"))
     assert any(line.startswith("a/inception_resnet_v2-") for line in lines)
 
 
+def test_files_of_other_tools_have_their_paths_and_what_was_found_out():
+    (header, _, row, *_), err = in_a_log(
+        """
+from exporters.identification import IdentifiedFile
+found = report("onnx-float32", notes=("read as ONNX, float32", "run on NHWC images"))
+verification(VerifiedArtifact(Path("a/x.onnx"), found, identified=IdentifiedFile("x")))
+"""
+    )
+    assert cells(header)[0] == "artifact"
+    assert cells(row)[0] == "a/x.onnx"
+    assert err == ["x.onnx: read as ONNX, float32", "x.onnx: run on NHWC images"]
+
+
 def test_what_was_skipped_is_told_with_its_reason():
     _, err = in_a_log(
         """

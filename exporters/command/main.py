@@ -605,13 +605,13 @@ def _add_verify(commands: Any) -> None:
         "Compare artifacts, and files of other tools', with a checkpoint.",
         "--checkpoint CHECKPOINT artifacts",
         "--checkpoint CHECKPOINT --images photos model.onnx model.tflite",
-        "--checkpoint CHECKPOINT made_by_tf2onnx.onnx frozen.pb state_dict.pt",
+        "--checkpoint CHECKPOINT by_tf2onnx.onnx frozen.pb state_dict.pt",
     )
     added.add_argument(
         "artifacts",
         type=_path,
         nargs="+",
-        help="artifacts, files of this network by other tools, or directories of them",
+        help="artifacts, other tools' files, or directories",
     )
     _add_checkpoint(added)
     _add_moving_averages(added)
@@ -693,7 +693,8 @@ def _add_evaluate(commands: Any) -> None:
         "artifacts --images imagenet/validation",
         "model.onnx --checkpoint CHECKPOINT --images photos \\\n"
         "      --ground-truth labels.txt --state evaluation.state",
-        "model.onnx --images gs://bucket/photos --state gs://bucket/state \\\n"
+        "model.onnx --images gs://bucket/photos \\\n"
+        "      --state gs://bucket/state \\\n"
         "      --beam --runner=DataflowRunner --project=PROJECT",
     )
     added.add_argument(
@@ -751,7 +752,8 @@ def _add_features(commands: Any) -> None:
         "model.onnx --images photos --output features",
         "--checkpoint CHECKPOINT --images photos --output features \\\n"
         "      --endpoint Mixed_7a --kind parquet",
-        "model.onnx --images s3://bucket/photos --output s3://bucket/features \\\n"
+        "model.onnx --images s3://bucket/photos \\\n"
+        "      --output s3://bucket/features \\\n"
         "      --beam --runner=FlinkRunner --flink_master=HOST:8081",
     )
     added.add_argument(
@@ -824,7 +826,7 @@ def _add_identify(commands: Any) -> None:
         type=_path,
         nargs="+",
         metavar="FILE",
-        help="ONNX, TFLite, SavedModel, .pb, TF.js, OpenVINO, .h5, .safetensors, .pt",
+        help="of ONNX, TFLite, TensorFlow, Keras or PyTorch",
     )
     _add_checkpoint(added, "weights to look for", required=False)
     _add_moving_averages(added)

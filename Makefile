@@ -40,7 +40,7 @@ trained: $(STAMP)
 
 # All tests, and those that people run while coding.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow and not consumers"

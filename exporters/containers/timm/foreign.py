@@ -58,7 +58,7 @@ def run(path: Path, classes: int | None) -> ForeignModel:
         with torch.no_grad():
             return {"0": model(batch).numpy()}
 
-    return ForeignModel(container.library(), None, "NHWC", run_on)
+    return ForeignModel(container.library(), None, "NCHW", run_on)
 
 
 @contextlib.contextmanager

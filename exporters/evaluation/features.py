@@ -11,6 +11,7 @@ from typing import Any
 
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
+from checkpoints.scratch import remove_leftovers
 from exporters import engines
 from exporters.errors import ArtifactError, EvaluationError
 from exporters.evaluation import datasets, models, sharding, vectors
@@ -213,6 +214,9 @@ def _known(output: Location, source: Mapping[str, Any]) -> set[str]:
         return set()
     if output.is_file():
         raise EvaluationError(f"{output} is a file; expected a directory of parts.")
+    if isinstance(output, Path):
+        with contextlib.suppress(OSError):
+            remove_leftovers(output)
     if not vectors.parts_of(output):
         return set()
     there = vectors.read_names(output)

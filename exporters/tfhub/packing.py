@@ -115,8 +115,9 @@ def pack(
             progress(Step("pack", done=done, total=total, unit="bytes"))
 
         packed = []
-        for handle, artifact in chosen.items():
-            unfinished = scratch / "unfinished"
+        for number, (handle, artifact) in enumerate(chosen.items()):
+            # What it replaces has this name afterwards.
+            unfinished = scratch / f"unfinished-{number}"
             if artifact.is_served_as_files:
                 _copy(artifact.path, unfinished, count)
             else:

@@ -201,6 +201,15 @@ def test_an_interrupted_run_goes_on(tmp_path, model, images, error, kept):
     np.testing.assert_allclose(found.values, expected(), atol=1e-6)
 
 
+def test_what_a_killed_run_left_goes_even_if_nothing_is_to_do(tmp_path, model, images):
+    features(model, images, tmp_path / "out", formats=fake_format.TABLE)
+    left = tmp_path / "out" / ".irv2-abc"
+    left.mkdir()
+    (left / ".owner").touch()
+    features(model, images, tmp_path / "out", formats=fake_format.TABLE)
+    assert not left.exists()
+
+
 def test_vectors_of_another_artifact_are_left_alone(tmp_path, model, images):
     output = tmp_path / "features"
     run(model, images, output)

@@ -126,7 +126,7 @@ def fetch(
         if force or not has_md5(archive, md5):
             _complete(transfer, md5, retries, delay)
             os.replace(part, archive)
-            transfer.discard()
+        transfer.discard()
         try:
             return _unpack(archive, max_unpacked_bytes)
         except CheckpointError as error:

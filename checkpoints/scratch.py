@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -189,10 +189,16 @@ def _remove_unmarked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(
+    directory: Path, waiting: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Keeps other processes of this tool from changing a directory at the same time.
 
     It waits for them. Where the file system has no locks, it does nothing.
+
+    Args:
+      directory: which exists.
+      waiting: called if it has to wait.
     """
     if sys.platform == "win32":
         yield
@@ -200,7 +206,12 @@ def locked(directory: Path) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting:
+                    waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

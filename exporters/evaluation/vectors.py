@@ -17,7 +17,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from checkpoints import files
-from checkpoints.scratch import locked, scratch_beside
+from checkpoints.scratch import scratch_beside
 from exporters.artifact import first_line
 from exporters.errors import EvaluationError, MissingLibraryError
 from exporters.evaluation.locations import Location
@@ -123,12 +123,14 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def write_part(directory: Path, kind: Kind, vectors: Vectors) -> Path:
     """Adds a part to a directory, which is made if it is not there.
 
+    No other process may do so at the same time.
+
     Raises:
       MissingLibraryError: Parquet needs pyarrow.
       OSError: it cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with locked(directory), scratch_beside(directory / "part") as scratch:
+    with scratch_beside(directory / "part") as scratch:
         path = directory / part_name(next_part(directory), kind)
         written = scratch / path.name
         written.write_bytes(encode(kind, vectors))

@@ -346,6 +346,10 @@ def test_remains_of_a_run_that_was_killed_at_its_end(server, folder):
     leave()
     get(server, folder)
     assert_cached(folder)
+    (folder / NAME).unlink()  # It was killed before it was unpacked.
+    (folder / "archive.tar.gz.part.json").write_bytes(b"")
+    get(server, folder)
+    assert_cached(folder)
     leave()
     with download._locked(folder):  # Of a run that is at work.
         get(server, folder)

@@ -1,6 +1,8 @@
 """Features: written in parts, gone on with, and never mixed."""
 
 import json
+import queue
+from concurrent import futures
 
 import colours
 import fake_format
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import records as tfrecords
 
+from checkpoints import scratch
 from exporters.artifact import OpenedArtifact, Output
 from exporters.errors import ArtifactError, EvaluationError, MissingLibraryError
 from exporters.evaluation import models, vectors
@@ -202,12 +205,28 @@ def test_an_interrupted_run_goes_on(tmp_path, model, images, error, kept):
 
 
 def test_what_a_killed_run_left_goes_even_if_nothing_is_to_do(tmp_path, model, images):
-    features(model, images, tmp_path / "out", formats=fake_format.TABLE)
+    run(model, images, tmp_path / "out")
     left = tmp_path / "out" / ".irv2-abc"
     left.mkdir()
     (left / ".owner").touch()
-    features(model, images, tmp_path / "out", formats=fake_format.TABLE)
+    run(model, images, tmp_path / "out")
     assert not left.exists()
+
+
+def test_two_runs_into_one_directory_write_no_vector_twice(tmp_path, model, images):
+    output, told = tmp_path / "out", queue.Queue()
+    output.mkdir()
+    with futures.ThreadPoolExecutor() as pool:
+        with scratch.locked(output):
+            waiting = pool.submit(run, model, images, output, progress=told.put)
+            while told.get(timeout=30) != Step(
+                f"wait for the irv2 at work in {output}"
+            ):
+                pass
+            there = vectors.Vectors(["other"], np.zeros((1, 3), np.float32), {})
+            vectors.write_part(output, "npz", there)
+        with pytest.raises(EvaluationError, match="of another artifact"):
+            waiting.result(timeout=30)  # It looks when it is its turn.
 
 
 def test_vectors_of_another_artifact_are_left_alone(tmp_path, model, images):

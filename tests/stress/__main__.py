@@ -14,7 +14,14 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
-from stress import kills, workshop
+from stress import (
+    bad_places,
+    damaged_checkpoints,
+    hostile_archives,
+    kills,
+    races,
+    workshop,
+)
 from stress.tally import KINDS, Plan, Section, Tally
 from stress.workshop import Workshop
 
@@ -24,6 +31,10 @@ SECTIONS: dict[str, Section] = {
     "pack": kills.packing,
     "fetch": kills.fetching,
     "features": kills.feature_files,
+    "places": bad_places.places,
+    "races": races.races,
+    "checkpoints": damaged_checkpoints.checkpoints,
+    "archives": hostile_archives.archives,
 }
 
 

@@ -8,16 +8,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from checkpoints import files
+from exporters import manifest
+from exporters.errors import ArtifactError
+from exporters.tfhub import receipts
 from stress import commands
 from stress.commands import Kill, Outcome
 from stress.places import images, served
 from stress.tally import Plan, Tally
 from stress.workshop import Workshop, artifact_name
-
-from checkpoints import files
-from exporters import manifest
-from exporters.errors import ArtifactError
-from exporters.tfhub import receipts
 
 _GROUPS = (
     ("v1",),
@@ -31,6 +30,13 @@ _GROUPS = (
     ("keras", "keras-weights", "timm"),
 )
 """Formats that are exported together."""
+
+
+def groups() -> tuple[tuple[str, ...], ...]:
+    """Formats that are exported together; all of them."""
+    return _GROUPS
+
+
 _MODULES = (("v3", "feature_vector"), ("v5", "classification"))
 _TASK = "classification"
 _BESIDE = ("", manifest.SUFFIX, manifest.CARD_SUFFIX, manifest.VECTORS_SUFFIX)
@@ -42,20 +48,20 @@ def exports(plan: Plan) -> Tally:
     for case, chance in plan.cases("kill during export", 100):
         group = chance.choice(_GROUPS)
         has_older = chance.random() < 0.7
-        place = _Place(plan.folder / "place")
+        place = Place(plan.folder / "place")
         if has_older:
             for name in group:
                 shop.copy("old", name, _TASK, place.output)
-        arguments = _export(shop, group, place.output)
+        arguments = export_command(shop, group, place.output)
         kill = place.kill(chance, *_measured(shop, plan.folder / "measured", group))
         case += f", {','.join(group)}{' over older' if has_older else ''}, {kill}"
         done = commands.run(*arguments, environment=place.environment, kill=kill)
         tally.tried["kills"] += 1
         tally.check(case, done, {0, None})
         for name in group:
-            _check_artifact(tally, case, shop, name, place.output, has_older)
+            check_artifact(tally, case, shop, name, place.output, has_older)
         done = commands.run(
-            *_export(shop, ["timm"], place.output), environment=place.environment
+            *export_command(shop, ["timm"], place.output), environment=place.environment
         )
         tally.check(f"{case}, the next export", done, {0})
         expected = {
@@ -68,9 +74,12 @@ def exports(plan: Plan) -> Tally:
     return tally
 
 
-def _export(shop: Workshop, formats: Sequence[str], output: Path) -> list[object]:
+def export_command(
+    shop: Workshop, formats: Sequence[str], output: Path, *, of: str = "new"
+) -> list[object]:
+    """What exports formats from a checkpoint, over what is there."""
     return [
-        *("export", "--checkpoint", shop.checkpoint("new"), "--output", output),
+        *("export", "--checkpoint", shop.checkpoint(of), "--output", output),
         *("--formats", ",".join(formats), "--tasks", _TASK, "--force", "--no-verify"),
     ]
 
@@ -80,14 +89,14 @@ def _measured(
     shop: Workshop, folder: Path, formats: tuple[str, ...]
 ) -> tuple[float, int]:
     """How long an export takes, and how often it touches files."""
-    place = _Place(folder)
-    arguments = _export(shop, formats, place.output)
+    place = Place(folder)
+    arguments = export_command(shop, formats, place.output)
     found = place.measure(*arguments)
     place.remove()
     return found
 
 
-def _check_artifact(
+def check_artifact(
     tally: Tally, case: str, shop: Workshop, name: str, output: Path, has_older: bool
 ) -> None:
     """It is the old or the new one, and so says the manifest beside it."""
@@ -110,7 +119,7 @@ def _check_artifact(
         tally.fault("wrong artifact", case, f"not as the manifest says: {changed}")
 
 
-class _Place:
+class Place:
     """A directory for one case, with a directory for temporary files of its own."""
 
     def __init__(self, folder: Path) -> None:
@@ -147,14 +156,14 @@ def installations(plan: Plan) -> Tally:
     measured: dict[str, tuple[float, int]] = {}
     for case, chance in plan.cases("kill during install and uninstall", 60):
         verb = chance.choice(["install", "reinstall", "replace", "uninstall"])
-        place = _Place(plan.folder / "place")
+        place = Place(plan.folder / "place")
         cache = place.output
 
         def install(of: str, cache: Path = cache) -> list[object]:
             paths = [shop.exported(of, *module) for module in _MODULES]
             return ["install", *paths, "--cache", cache]
 
-        def run(*arguments: object, place: _Place = place) -> Outcome:
+        def run(*arguments: object, place: Place = place) -> Outcome:
             return commands.run(*arguments, environment=place.environment)
 
         if verb != "install":
@@ -173,12 +182,12 @@ def installations(plan: Plan) -> Tally:
         done = commands.run(*command, environment=place.environment, kill=kill)
         tally.tried["kills"] += 1
         tally.check(case, done, {0, None})
-        _check_installed(tally, case, shop, cache, lasting=verb in _KEEPING)
+        check_installed(tally, case, shop, cache, lasting=verb in _KEEPING)
         tally.check(f"{case}, the next install", run(*install("new")), {0})
         expected = {"old": False, "new": True}
-        _check_installed(tally, case, shop, cache, lasting=True, states=expected)
+        check_installed(tally, case, shop, cache, lasting=True, states=expected)
         tally.check_left(case, place.temporary, set())
-        tally.check_left(case, cache, _cached(cache))
+        tally.check_left(case, cache, cached(cache))
         done = run("uninstall", "--cache", cache)
         tally.check(f"{case}, uninstall", done, {0})
         for directory in (cache, place.folder / "kaggle"):
@@ -192,7 +201,7 @@ _KEEPING = ("reinstall", "replace")
 """Verbs that have an installation before and after."""
 
 
-def _cached(cache: Path) -> set[str]:
+def cached(cache: Path) -> set[str]:
     """What may be in a cache: what receipts tell of, and the receipts."""
     names = set()
     for path in cache.glob(f"*{receipts.SUFFIX}"):
@@ -203,7 +212,7 @@ def _cached(cache: Path) -> set[str]:
     return names
 
 
-def _check_installed(
+def check_installed(
     tally: Tally,
     case: str,
     shop: Workshop,
@@ -240,9 +249,9 @@ def packing(plan: Plan) -> Tally:
     whole: dict[str, dict[str, str]] = {}
     measured = None
     for case, chance in plan.cases("kill during pack", 30):
-        place = _Place(plan.folder / "place")
+        place = Place(plan.folder / "place")
 
-        def pack(of: str, place: _Place = place) -> list[object]:
+        def pack(of: str, place: Place = place) -> list[object]:
             paths = [shop.exported(of, *module) for module in modules]
             return ["pack", *paths, "--output", place.output, "--force"]
 
@@ -294,11 +303,11 @@ def fetching(plan: Plan) -> Tally:
     measured = None
     with served(shop.checkpoint("new"), plan.folder / "www") as (url, md5):
         for case, chance in plan.cases("kill during fetch", 30):
-            place = _Place(plan.folder / "place")
+            place = Place(plan.folder / "place")
             command = ["fetch", "--url", url, "--md5", md5]
             if measured is None:
                 measured = place.measure(*command)
-                place = _Place(place.folder)
+                place = Place(place.folder)
             kill = place.kill(chance, *measured)
             case += f", {kill}"
             done = commands.run(*command, environment=place.environment, kill=kill)
@@ -326,7 +335,7 @@ def feature_files(plan: Plan) -> Tally:
     pictures = images(plan.folder / "images", 12)
     expected = measured = None
     for case, chance in plan.cases("kill during features", 20):
-        place = _Place(plan.folder / "place")
+        place = Place(plan.folder / "place")
         command = [
             *("features", artifact, "--images", pictures, "--output", place.output),
             *("--part-size", 3, "--batch-size", 2, "--kind"),
@@ -336,7 +345,7 @@ def feature_files(plan: Plan) -> Tally:
             measured = place.measure(*command)
             there = vectors.read(place.output)
             expected = dict(zip(there.names, map(bytes, there.values)))
-            place = _Place(place.folder)
+            place = Place(place.folder)
         kill = place.kill(chance, *measured)
         case += f", {command[-1]}, {kill}"
         done = commands.run(*command, environment=place.environment, kill=kill)

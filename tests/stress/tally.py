@@ -56,6 +56,12 @@ class Tally:
         assert kind in KINDS
         self.faults.append(Fault(kind, case, str(detail).strip()))
 
+    def add(self, other: Tally) -> None:
+        """Notes what another has noted."""
+        self.tried += other.tried
+        self.faults += other.faults
+        self.skipped |= other.skipped
+
     def check(
         self, case: str, done: Outcome, codes: Collection[int] = OF_COMMANDS
     ) -> bool:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 from pathlib import Path
 
 import thin_network
-from stress import commands
-from stress.commands import Outcome
 
 from checkpoints import files
 from exporters import manifest
 from exporters.formats import FORMATS
 from exporters.network.tasks import TASKS
+from stress import commands
+from stress.commands import Outcome
 
 
 class _Lasting:
@@ -99,7 +98,6 @@ class Workshop:
         shutil.copyfile(manifest.path_of(source), manifest.path_of(path))
         return path
 
-    @functools.cache
     def digests(self, name: str, format: str, task: str) -> dict[str, str]:
         """SHA-256 of each file of an artifact."""
         return files.digests(self.exported(name, format, task))

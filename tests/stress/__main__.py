@@ -20,6 +20,7 @@ from stress import (
     hostile_archives,
     kills,
     races,
+    tampered_artifacts,
     workshop,
 )
 from stress.tally import KINDS, Plan, Section, Tally
@@ -34,6 +35,8 @@ SECTIONS: dict[str, Section] = {
     "places": bad_places.places,
     "races": races.races,
     "checkpoints": damaged_checkpoints.checkpoints,
+    "bytes": tampered_artifacts.bytes_,
+    "meanings": tampered_artifacts.meanings,
     "archives": hostile_archives.archives,
 }
 

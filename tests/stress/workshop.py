@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import thin_network
 
 from checkpoints import files
 from exporters import manifest
+from exporters.containers.keras import library
+from exporters.errors import MissingLibraryError
 from exporters.formats import FORMATS
 from exporters.network.tasks import TASKS
 from stress import commands
@@ -20,6 +23,16 @@ class _Lasting:
     """pytest's monkeypatch for processes that never undo it."""
 
     setattr = staticmethod(setattr)
+
+
+class _NoKeras:
+    """A module `library` that says that Keras is not there."""
+
+    named = staticmethod(library.named)
+
+    @staticmethod
+    def keras() -> NoReturn:
+        raise MissingLibraryError("Keras has no thin network")
 
 
 def install() -> None:
@@ -41,6 +54,10 @@ def install() -> None:
     for module in ("exporting", "verification", "identification", "inspection"):
         __import__(f"exporters.{module}")
     thin_network.install(_Lasting)
+    from exporters.containers.keras import application
+
+    # Keras's own network is none but the whole one: numbers alone are compared.
+    application.library = _NoKeras  # type: ignore[assignment]
 
 
 @dataclasses.dataclass(frozen=True)

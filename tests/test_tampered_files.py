@@ -255,6 +255,16 @@ def test_wrong_zero_points(write, format, name, zero_point, monkeypatch):
     assert wrong(path).keys() == {name}
 
 
+@pytest.mark.parametrize("format", INT8)
+def test_what_joins_rectified_layers_starts_at_0_as_they_do(write, format, monkeypatch):
+    def moved(of):
+        return Quantization(of.scale, of.zero_point + 1)
+
+    names = ["left/Relu", "right/Relu", "joined"]
+    path = _write_with(moved, names, write, format, monkeypatch)
+    assert wrong(path).keys() == set(names)
+
+
 @pytest.mark.parametrize("factor, zero_point", [(1.01, -128), (1, -127)])
 def test_images_have_the_range_that_the_format_says(
     write, factor, zero_point, monkeypatch

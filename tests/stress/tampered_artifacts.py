@@ -194,7 +194,12 @@ def _nodes(model, chance: Random) -> list:
 
 def _padding_of_a_node(path: Path, chance: Random) -> str:
     def change(model) -> str:
-        nodes = [node for node in _nodes(model, chance) if "padding" in node.attr]
+        nodes = [
+            node
+            for node in _nodes(model, chance)
+            # The padding of a window of one pixel means nothing.
+            if "padding" in node.attr and "1x1" not in node.name
+        ]
         node = chance.choice(nodes)
         other = {b"SAME": b"VALID", b"VALID": b"SAME"}
         node.attr["padding"].s = other[node.attr["padding"].s]
@@ -426,6 +431,10 @@ def _padding_of_tflite(path: Path, chance: Random) -> str:
             schema.BuiltinOperator.AVERAGE_POOL_2D,
         ):
             continue
+        has_kernel = graph.Operators(number).InputsLength() > 1
+        kernel = graph.Tensors(graph.Operators(number).Inputs(int(has_kernel)))
+        if has_kernel and max(kernel.ShapeAsNumpy()[1:3]) < 2:
+            continue  # The padding of a window of one pixel means nothing.
         if offset := options.Offset(4):  # Of the first field, the padding.
             padded.append(options.Pos + offset)
     place = chance.choice(padded)

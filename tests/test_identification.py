@@ -16,6 +16,7 @@ from onnx import numpy_helper
 
 from checkpoints import safetensors, stand_in, wire
 from checkpoints import twins as tables
+from checkpoints.errors import CheckpointError
 from exporters.errors import ArtifactError
 from exporters.identification import identify
 from exporters.identifying import networks, reading
@@ -405,6 +406,13 @@ def test_state_dicts_of_torch_without_unpickling(tmp_path):
     found = one(path)
     assert_same(found)
     assert found.form == "PyTorch"
+
+
+def test_a_pickle_that_ends_what_it_did_not_begin(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02l.")
+    with pytest.raises(CheckpointError, match=r"model\.pt is .*did not begin"):
+        reading.read(tmp_path / "model.pt")
 
 
 def test_a_constant_that_no_float_can_be(tmp_path):

@@ -352,7 +352,7 @@ def _labels(path: Path) -> None:
 
 
 def _lists() -> dict[str, bytes]:
-    return {"three": "rose\ntulip\nМак\n".encode()}
+    return {"three": "rose\ntulip\ngröße\n".encode()}
 
 
 def _tfrecords(path: Path) -> None:

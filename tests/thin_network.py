@@ -1,7 +1,7 @@
-"""The network with one block of each kind and an eighth of its channels.
+"""The network with one block of each kind and a fraction of its channels.
 
 Every format, and every command, works with it as with the real network, TF-Slim's
-definition included; each artifact is made in a second and has less than a megabyte.
+definition included.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from exporters.network.layers import Add, Concat, Conv, Network
 from exporters.network.tf_slim_compat import import_tf_slim
 
 THINNER = 8
+"""Each artifact then has less than a megabyte, and is made in a second."""
 CLASSES = 1001
 _WHOLE = layers.inception_resnet_v2
 _REPEATED = re.compile(r"(block(?:35|17|8))_\d+")
@@ -93,12 +95,18 @@ def _slim() -> Any:
     return types.SimpleNamespace(**{**vars(slim), "conv2d": conv2d, "repeat": repeat})
 
 
-def install(monkeypatch: Any) -> None:
+def install(monkeypatch: Any, thinner: int = THINNER) -> None:
     """Puts it in the place of the real one, wherever that is looked up.
 
     Args:
       monkeypatch: pytest's, or something with its `setattr`.
+      thinner: what to divide the numbers of channels by.
     """
+    this = sys.modules[__name__]
+    monkeypatch.setattr(this, "THINNER", thinner)
+    for name in ("variable_shapes", "_slim"):
+        uncached = getattr(this, name).__wrapped__
+        monkeypatch.setattr(this, name, functools.cache(uncached))
     monkeypatch.setattr(layers, "inception_resnet_v2", network)
     monkeypatch.setattr(definition, "import_tf_slim", _slim)
     monkeypatch.setattr(layout, "variable_shapes", variable_shapes)

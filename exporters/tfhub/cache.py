@@ -207,6 +207,7 @@ def uninstall(cache: PathLike | None = None, *, force: bool = False) -> Uninstal
       What was removed and what was kept.
 
     Raises:
+      ArtifactError: a newer version of irv2 installed something; nothing is removed.
       InstallError: the cache is no directory of this machine's.
       OSError: something cannot be removed. Its receipt stays, so it can be tried again.
     """
@@ -221,9 +222,12 @@ def uninstall(cache: PathLike | None = None, *, force: bool = False) -> Uninstal
 
 def _uninstall(root: Path, *, force: bool) -> Uninstalled:
     removed, kept = [], []
-    for path in sorted(root.glob(f"*{receipts.SUFFIX}")):
-        directory = path.with_name(path.name.removesuffix(receipts.SUFFIX))
-        receipt = receipts.read(directory)
+    directories = [
+        path.with_name(path.name.removesuffix(receipts.SUFFIX))
+        for path in sorted(root.glob(f"*{receipts.SUFFIX}"))
+    ]
+    read = {directory: receipts.read(directory) for directory in directories}
+    for directory, receipt in read.items():
         if receipt is None:
             continue
         changed = receipts.changed_files(directory, receipt.files)

@@ -62,6 +62,35 @@ def test_who_comes_second_waits(artifact, cache):
     assert list(cache.iterdir()) == []
 
 
+# Receipts of other versions
+
+
+def rewrite_receipt(cache, **changed):
+    (path,) = cache.glob("*.irv2.json")
+    facts = json.loads(path.read_text())
+    assert facts.pop("schema_version") == 1
+    path.write_text(json.dumps(facts | changed))
+    return path
+
+
+def test_a_newer_receipt_is_refused_by_name(artifact, cache):
+    install([artifact], cache)
+    path = rewrite_receipt(cache, schema_version=2, more="facts")
+    before = content(cache)
+    for verb in (lambda: uninstall(cache), lambda: install([artifact], cache)):
+        with pytest.raises(
+            ArtifactError, match=f"{path.name} is a receipt of version 2"
+        ):
+            verb()
+    assert content(cache) == before
+
+
+def test_the_receipt_of_the_first_version_is_read(artifact, cache):
+    install([artifact], cache)
+    rewrite_receipt(cache)
+    assert removed(uninstall(cache)) == [HANDLE]
+
+
 # Installing
 
 

@@ -40,6 +40,8 @@ SECTIONS: dict[str, Section] = {
     "archives": hostile_archives.archives,
 }
 
+_WITHOUT_ARTIFACTS = {"fetch", "checkpoints", "archives"}
+
 
 def main() -> int:
     """Returns 1 if there was a fault, else 0."""
@@ -51,7 +53,8 @@ def main() -> int:
     tallies: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory(prefix="stress-", dir=arguments.folder) as folder:
         shop = Workshop(Path(folder))
-        shop.prepare()
+        if not arguments.only_needed and not _WITHOUT_ARTIFACTS.issuperset(names):
+            shop.prepare()
         waiting, running = list(names), {}
         while waiting or running:
             while waiting and len(running) < arguments.jobs:
@@ -137,6 +140,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="sections side by side"
+    )
+    parser.add_argument(
+        "--only-needed",
+        action="store_true",
+        help="do not export everything first: quicker for few cases",
     )
     parser.add_argument("--folder", type=Path, help="for what is written meanwhile")
     parsed = parser.parse_args()

@@ -13,16 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
-from exporters import manifest
 from stress import commands
 from stress.commands import Outcome
-from stress.kills import Place, check_artifact, export_command, groups
+from stress.kills import Place, check_artifact, export_command, groups, names_of
 from stress.places import images, served
 from stress.tally import Plan, Tally
-from stress.workshop import artifact_name
 
 _NOBODY = 65534
-_SUFFIXES = ("", manifest.SUFFIX, manifest.CARD_SUFFIX, manifest.VECTORS_SUFFIX)
 _WORDS = {
     "full disk": "No space left on device",
     "quota": "File too large",
@@ -103,10 +100,7 @@ def _check_nothing_left(
     if hidden:
         tally.fault("leftover", case, hidden)
     if verb == "export" and place.output.exists():
-        names = {
-            artifact_name(n, "classification") + s for n in group for s in _SUFFIXES
-        }
-        tally.check_left(case, place.output, names)
+        tally.check_left(case, place.output, names_of(group))
 
 
 Runner = Callable[[list[object]], Outcome]

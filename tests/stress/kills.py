@@ -39,7 +39,6 @@ def groups() -> tuple[tuple[str, ...], ...]:
 
 _MODULES = (("v3", "feature_vector"), ("v5", "classification"))
 _TASK = "classification"
-_BESIDE = ("", manifest.SUFFIX, manifest.CARD_SUFFIX, manifest.VECTORS_SUFFIX)
 
 
 def exports(plan: Plan) -> Tally:
@@ -64,14 +63,24 @@ def exports(plan: Plan) -> Tally:
             *export_command(shop, ["timm"], place.output), environment=place.environment
         )
         tally.check(f"{case}, the next export", done, {0})
-        expected = {
-            artifact_name(name, _TASK) + suffix
-            for name in (*group, "timm")
-            for suffix in _BESIDE
-        }
+        expected = names_of((*group, "timm"))
         place.check_left(tally, case, expected)
         place.remove()
     return tally
+
+
+def names_of(formats: Sequence[str]) -> set[str]:
+    """All that lies in a directory with artifacts in these formats."""
+    artifacts = [Path(artifact_name(name, _TASK)) for name in formats]
+    return {
+        path.name
+        for artifact in artifacts
+        for path in (
+            artifact,
+            manifest.path_of(artifact),
+            *manifest.companions_of(artifact),
+        )
+    }
 
 
 def export_command(

@@ -38,7 +38,7 @@ def served(checkpoint: Path, directory: Path) -> Iterator[tuple[str, str]]:
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(checkpoint, checkpoint.name)
     handler = functools.partial(_Quiet, directory=str(directory))
-    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    server = _QuietServer(("127.0.0.1", 0), handler)
     process = os.fork()
     if not process:
         try:
@@ -52,6 +52,11 @@ def served(checkpoint: Path, directory: Path) -> Iterator[tuple[str, str]]:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
         server.server_close()
+
+
+class _QuietServer(http.server.HTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients are killed while they download."""
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

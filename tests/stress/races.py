@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from exporters import manifest
 from stress import commands
 from stress.kills import (
     Place,
@@ -14,12 +13,10 @@ from stress.kills import (
     check_installed,
     export_command,
     groups,
+    names_of,
 )
 from stress.places import images, served
 from stress.tally import Plan, Tally
-from stress.workshop import artifact_name
-
-_SUFFIXES = ("", manifest.SUFFIX, manifest.CARD_SUFFIX, manifest.VECTORS_SUFFIX)
 
 
 def races(plan: Plan) -> Tally:
@@ -78,8 +75,7 @@ def _exports(
         tally.fault("exit code", case, codes)
     for name in group:
         check_artifact(tally, case, plan.shop, name, place.output, has_older=True)
-    names = {artifact_name(n, "classification") + s for n in group for s in _SUFFIXES}
-    tally.check_left(case, place.output, names)
+    tally.check_left(case, place.output, names_of(group))
 
 
 def _installations(

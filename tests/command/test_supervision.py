@@ -19,8 +19,12 @@ LIBRARY = """
 import os, signal, sys, time
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+class SessionOptions:
+    def __getattr__(self, name):
+        return lambda *_: None
+
 class InferenceSession:
-    def __init__(self, path, **_):
+    def __init__(self, path, *_, **__):
         content = open(path, "rb").read()
         if b"crash" in content:
             os.kill(os.getpid(), signal.SIGSEGV)

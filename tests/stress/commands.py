@@ -21,8 +21,8 @@ from typing import NoReturn
 
 from exporters.command import interruption, main
 
-TIMEOUT = 120.0
-"""In seconds. The longest command of a thin network takes ten."""
+TIMEOUT = 300.0
+"""In seconds. The longest command of a thin network takes ten, on an idle processor."""
 _OF_FILES = (
     *("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink"),
     *("os.link", "os.truncate", "os.scandir", "shutil.rmtree", "ctypes.dlsym"),

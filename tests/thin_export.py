@@ -25,7 +25,9 @@ class _Lasting:
 if __name__ == "__main__":
     output, *formats = sys.argv[1:]
     thin_network.install(_Lasting)
-    manifest.versions = dict  # They differ from one Python to another.
+    # They differ from one Python to another.
+    names = ("irv2", "python", *manifest._LIBRARIES)
+    manifest.versions = lambda: dict.fromkeys(names, "0")
     folder = Path(output)
     folder.mkdir(parents=True)
     checkpoint = thin_network.write(folder / "model.ckpt")

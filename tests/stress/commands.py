@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import faulthandler
 import os
 import random
 import signal
@@ -110,6 +111,8 @@ class Process:
                 os.kill(self.pid, signal.SIGKILL)
                 is_killed = True
             elif passed > timeout and not is_hanging:
+                os.kill(self.pid, signal.SIGUSR1)  # It says where it is.
+                time.sleep(0.5)
                 os.kill(self.pid, signal.SIGKILL)
                 is_hanging = True
             time.sleep(0.002)
@@ -191,6 +194,7 @@ def _become(
         for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
             finalizer.detach()  # Of what belongs to the process before.
         sys.argv = ["irv2", *arguments]
+        faulthandler.register(signal.SIGUSR1, sys.stderr)
         if before:
             before()
         if kill and kill.seconds is None:

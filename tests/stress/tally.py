@@ -69,7 +69,7 @@ class Tally:
         before = len(self.faults)
         screen = f"{done.out}\n{done.err}"
         if done.is_hanging:
-            self.fault("hang", case, f"still there after {done.seconds:.0f} s")
+            self.fault("hang", case, f"after {done.seconds:.0f} s: {screen[-2000:]}")
         elif done.signal is not None:
             self.fault("crash", case, f"signal {done.signal}: {screen[-500:]}")
         elif "Traceback (most recent call last)" in screen:

@@ -39,10 +39,10 @@ FAULTS = {
         (["export", "places", "--count", "3"], {"kills": 3, "bad places": 3}),
         (["races", "--count", "2"], {"races": 2}),
         (
-            ["checkpoints", "archives", "bytes", "--count", "60"],
+            ["checkpoints", "archives", "--count", "60"],
             {"corruptions": 60, "archives": 60},
         ),
-        (["meanings", "--count", "6"], {}),
+        (["bytes", "meanings", "--count", "4"], {"changed bytes": 4}),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )

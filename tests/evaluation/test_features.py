@@ -283,6 +283,18 @@ def test_a_damaged_part_is_named(tmp_path, model, images, kind, kept):
         run(model, images, tmp_path / "a")
 
 
+def test_a_part_compressed_in_no_known_way(tmp_path, model, images):
+    run(model, images, tmp_path / "f")
+    (part,) = (tmp_path / "f").iterdir()
+    content = bytearray(part.read_bytes())
+    entry = content.index(b"PK\x01\x02")  # The first in the list of members.
+    for place in (8, entry + 10):  # Of the method, in both of its headers.
+        content[place] = 77
+    part.write_bytes(content)
+    with pytest.raises(EvaluationError, match=part.name):
+        vectors.read(tmp_path / "f")
+
+
 def test_other_npz_and_parquet_files(tmp_path):
     import pyarrow
     import pyarrow.parquet

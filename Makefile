@@ -13,7 +13,7 @@ FORMATS ?= v4,v5,onnx-int8,tflite-int8
 
 DIGITS := build/digits
 
-.PHONY: export verify trained test test-quick bench bench-evaluating tables dist pins audit clean
+.PHONY: export verify trained test test-quick stress fuzz bench bench-evaluating tables dist pins audit clean
 
 export: $(STAMP) $(GENERATED)
 	$(BIN)/irv2 export --checkpoint "$(CHECKPOINT)" --output "$(OUTPUT)" --formats "$(FORMATS)" --force
@@ -44,6 +44,18 @@ test: $(STAMP)
 
 test-quick: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m "not slow and not consumers"
+
+# Thousands of kills, damaged and hostile files, full disks and races: about a quarter of
+# an hour. Options, as in STRESS="install races --seed 7", are those of
+# `PYTHONPATH=.:tests python -m stress --help`.
+stress: $(STAMP)
+	PYTHONPATH=.:tests $(BIN)/python -m stress $(STRESS)
+
+# Readers of files from outside, given what a fuzzer thinks of, for SECONDS in all.
+SECONDS ?= 60
+fuzz: $(STAMP)
+	$(INSTALL) --editable '.[test,fuzz]'
+	PYTHONPATH=.:tests $(BIN)/python -m fuzzing --seconds $(SECONDS) $(FUZZ)
 
 # Keeps figures in build/benchmarks/; what is to be published goes from there to a folder
 # of benchmarks/history/ that is called by its machine. Options, as in BENCH="--repeats 1",

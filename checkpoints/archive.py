@@ -21,6 +21,7 @@ MAX_UNPACKED_BYTES = 2 << 30  # the published checkpoint has about 240 MB
 
 _CHUNK_BYTES = 256 * 1024
 _MAX_MEMBERS = 10_000
+_MAX_NAME_BYTES = 255
 _MAX_HEADER_BYTES = 256 * 1024  # of one member; a long path takes a few thousand
 _MAX_OVERHEAD_BYTES = 16 << 20  # of all headers, and of the zeros that tar pads with
 
@@ -243,6 +244,11 @@ def _check(member: tarfile.TarInfo, described: dict[str, str], archive: Path) ->
         raise ArchiveError(
             f"{archive} has a member {member.name!r}; expected relative paths without"
             " '..': do not use an archive like this one"
+        )
+    if (length := len(path.name.encode("utf-8", "surrogateescape"))) > _MAX_NAME_BYTES:
+        raise ArchiveError(
+            f"{archive} has a member with a name of {length} bytes; expected at most"
+            f" {_MAX_NAME_BYTES}, which is all that file systems take"
         )
     if "sparse" in described or member.type == tarfile.GNUTYPE_SPARSE:
         raise ArchiveError(

@@ -46,6 +46,7 @@ if sys.platform != "win32":
 PUBLISHED_URL = published.URL
 PUBLISHED_MD5 = published.MD5
 MAX_ARCHIVE_BYTES = 1 << 30  # the published archive has about 200 MB
+_WORKSPACE = "unpacking"
 
 
 def cache_directory() -> Path:
@@ -111,11 +112,12 @@ def fetch(
         raise ValueError(f"md5={md5!r}: expected the 32 hexadecimal digits of an MD5")
     folder = (cache_directory() if cache is None else Path(cache)) / md5
     archive = folder / ARCHIVE_NAME
-    if not force and (cached := _cached_checkpoint(archive, md5, max_unpacked_bytes)):
-        return cached
     report = progress or (lambda received, total: None)
     part = folder / f"{ARCHIVE_NAME}.part"
     transfer = Transfer(url, part, report, timeout, max_bytes)
+    if not force and (cached := _cached_checkpoint(archive, md5, max_unpacked_bytes)):
+        _remove_leftovers(folder, transfer)
+        return cached
     with _locked(folder), files.naming(folder):
         if force:
             transfer.discard()
@@ -124,7 +126,7 @@ def fetch(
         if force or not has_md5(archive, md5):
             _complete(transfer, md5, retries, delay)
             os.replace(part, archive)
-            transfer.discard()
+        transfer.discard()
         try:
             return _unpack(archive, max_unpacked_bytes)
         except CheckpointError as error:
@@ -135,12 +137,22 @@ def fetch(
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path, *, blocking: bool = True) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("wb") as lock:
         if sys.platform != "win32":
-            fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
+            # Until the file is closed.
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
         yield
+
+
+def _remove_leftovers(folder: Path, transfer: Transfer) -> None:
+    """Removes what a run left that was killed at its end, unless one is at work."""
+    workspace = folder / _WORKSPACE
+    if workspace.exists() or transfer.part.exists() or transfer.note.exists():
+        with contextlib.suppress(OSError), _locked(folder, blocking=False):
+            transfer.discard()
+            shutil.rmtree(workspace, ignore_errors=True)
 
 
 def _size(path: Path) -> int:
@@ -200,7 +212,7 @@ def _unpack(archive: Path, max_bytes: int) -> Path:
     Returns:
       The path of the checkpoint, as `fetch` returns it.
     """
-    workspace = archive.parent / "unpacking"
+    workspace = archive.parent / _WORKSPACE
     shutil.rmtree(workspace, ignore_errors=True)  # of a run that was killed
     try:
         unpacked = extract_checkpoint(archive, workspace, max_bytes=max_bytes)

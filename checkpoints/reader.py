@@ -12,7 +12,14 @@ from typing import Protocol
 
 import numpy as np
 
-from checkpoints import keras_weights, layout, location, object_graph, published
+from checkpoints import (
+    crashes,
+    keras_weights,
+    layout,
+    location,
+    object_graph,
+    published,
+)
 from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError as CheckpointError
 from checkpoints.hdf5 import Hdf5
@@ -159,6 +166,7 @@ def open_checkpoint(
         raise ValueError(f"moving_averages={moving_averages!r}: expected use or ignore")
     path = Path(path)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(crashes.blamed(path, CheckpointError))
         scratch = stack.enter_context(temporary())
         place = location.find(path, Path(scratch))
         stored = _open(place, stack)

@@ -2,18 +2,20 @@
 
 Each holds a lock as long as its process lives, which the system gives up however the
 process ends. A directory with a lock that nobody holds is a leftover, and nobody else's:
-without the file that is locked it is never touched.
+without the file that is locked it is never touched. A kill while a directory is made or
+removed leaves an empty one, which goes as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -25,6 +27,9 @@ if sys.platform != "win32":
 _HIDDEN_PREFIX = ".irv2-"
 _PREFIX = "irv2-"
 _OWNER = ".owner"
+_UNNAMED_OWNER = f"{_OWNER}-"
+_RANDOM_NAME = re.compile(r"[a-z0-9_]{8}")
+"""What `tempfile.mkdtemp` adds to a prefix."""
 
 
 class Scratch:
@@ -42,16 +47,21 @@ class Scratch:
         """
         with contextlib.suppress(OSError):
             remove_leftovers(parent, prefix)
-        try:
-            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        except OSError as error:
-            # Its own name is random, and means nothing to anybody.
-            raise type(error)(error.errno, error.strerror, str(parent)) from None
-        try:
-            self._remove = weakref.finalize(self, _remove, self.path, _own(self.path))
-        except BaseException:  # An interruption too.
-            shutil.rmtree(self.path, ignore_errors=True)
-            raise
+        while True:
+            try:
+                self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            except OSError as error:
+                # Its own name is random, and means nothing to anybody.
+                raise type(error)(error.errno, error.strerror, str(parent)) from None
+            try:
+                owner = _own(self.path)
+                self._remove = weakref.finalize(self, _remove, self.path, owner)
+            except FileNotFoundError:  # Another took it for a leftover, still empty.
+                continue
+            except BaseException:  # An interruption too.
+                shutil.rmtree(self.path, ignore_errors=True)
+                raise
+            break
 
     def close(self) -> None:
         """Removes the directory with all that is in it, as the end of the process does."""
@@ -65,19 +75,40 @@ class Scratch:
 
 
 def _own(path: Path) -> IO[bytes] | None:
-    """Marks a directory as this process's; returns the file that holds the lock."""
+    """Marks a directory as this process's; returns the file that holds the lock.
+
+    Raises:
+      FileNotFoundError: another process has removed the directory.
+    """
     if sys.platform == "win32":
         return None
     # Locked before it has the name by which others know it.
-    unnamed = path / f"{_OWNER}-"
+    unnamed = path / _UNNAMED_OWNER
     owner = unnamed.open("wb")
-    with contextlib.suppress(OSError):
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileNotFoundError from None
+        except OSError:  # The file system has no locks; so nobody ever removes it.
+            return owner
         unnamed.rename(path / _OWNER)
+    except BaseException:
+        owner.close()
+        raise
     return owner
 
 
 def _remove(path: Path, owner: IO[bytes] | None) -> None:
+    """Removes a directory; the mark comes last, so that a kill leaves it to the next."""
+    with contextlib.suppress(OSError):
+        for child in path.iterdir():
+            if child.name == _OWNER:
+                continue
+            if child.is_dir() and not child.is_symlink():
+                shutil.rmtree(child, ignore_errors=True)
+            else:
+                child.unlink()
     shutil.rmtree(path, ignore_errors=True)
     if owner:
         owner.close()
@@ -130,22 +161,44 @@ def remove_leftovers(parent: Path, prefix: str = _HIDDEN_PREFIX) -> list[Path]:
     if sys.platform == "win32":
         return removed
     for path in parent.glob(f"{prefix}*"):
+        if path.is_symlink():
+            continue
         owner = path / _OWNER
-        if path.is_symlink() or not owner.is_file():
+        if not owner.is_file():
+            if _RANDOM_NAME.fullmatch(path.name.removeprefix(prefix)):
+                removed += [path] if _remove_unmarked(path) else []
             continue
         with contextlib.suppress(OSError), owner.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             files.undo_replacing(path)
-            shutil.rmtree(path)
+            _remove(path, None)
             removed.append(path)
     return removed
 
 
+def _remove_unmarked(path: Path) -> bool:
+    """Removes a directory that is empty, or has nothing but a mark without its name."""
+    with contextlib.suppress(OSError):
+        if [child.name for child in path.iterdir()] == [_UNNAMED_OWNER]:
+            with (path / _UNNAMED_OWNER).open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (path / _UNNAMED_OWNER).unlink()
+        path.rmdir()
+        return True
+    return False
+
+
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
+def locked(
+    directory: Path, waiting: Callable[[], object] | None = None
+) -> Iterator[None]:
     """Keeps other processes of this tool from changing a directory at the same time.
 
     It waits for them. Where the file system has no locks, it does nothing.
+
+    Args:
+      directory: which exists.
+      waiting: called if it has to wait.
     """
     if sys.platform == "win32":
         yield
@@ -153,7 +206,12 @@ def locked(directory: Path) -> Iterator[None]:
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting:
+                    waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

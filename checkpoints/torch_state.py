@@ -170,7 +170,10 @@ def _interpret(program: bytes) -> Any:
     memo: dict[int, Any] = {}
 
     def since_mark() -> list[Any]:
-        position = next(i for i in reversed(range(len(stack))) if stack[i] is _MARK)
+        marks = [i for i, item in enumerate(stack) if item is _MARK]
+        if not marks:
+            raise ValueError("it ends a list that it did not begin")
+        position = marks[-1]
         items = stack[position + 1 :]
         del stack[position:]
         return items

@@ -533,26 +533,31 @@ class _One:
         files.write_json(new, described)
         files.sync(unfinished)
         with locked(self.path.parent):
-            moves = {}
-            if os.path.lexists(self.path):
+            moves: dict[Path, Path] = {}
+            if is_there := os.path.lexists(self.path):
                 if not self.force:
                     _check_free([self.path])
-                if place.is_file():
-                    old = None
-                    with contextlib.suppress(OSError, ValueError):
-                        old = files.read_json(place)
-                    between = scratch / "between.json"
-                    files.write_json(between, manifest.transition(old, described))
-                    moves[between] = place
+                between = scratch / "between.json"
+                old = self._manifest_of_old(place)
+                files.write_json(between, manifest.transition(old, described))
+                moves[between] = place
             beside = zip(
                 manifest.companions_of(unfinished), manifest.companions_of(self.path)
             )
             moves |= {made: to for made, to in beside if made.exists()}
-            files.replace({**moves, unfinished: self.path, new: place}, scratch)
+            # A manifest is never missing: a new artifact's comes first.
+            both = [(unfinished, self.path), (new, place)]
+            files.replace({**moves, **dict(both if is_there else both[::-1])}, scratch)
             for of in (manifest.vectors_of, manifest.signature_of):
                 # Of the artifact that was replaced.
                 if of(self.path).exists() and of(self.path) not in moves.values():
                     of(self.path).rename(scratch / f"stale{of(self.path).suffix}")
+
+    def _manifest_of_old(self, place: Path) -> Any:
+        """The manifest of the artifact that is there, or what one would have to say."""
+        with contextlib.suppress(OSError, ValueError):
+            return files.read_json(place)
+        return {"files": files.digests(self.path)}
 
     def _compare(
         self, path: Path, reference: Reference, parity_images: ParityImages

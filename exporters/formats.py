@@ -9,9 +9,9 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from checkpoints import hdf5, keras_weights, safetensors, wire
+from checkpoints import crashes, hdf5, keras_weights, safetensors, wire
 from exporters.artifact import OpenedArtifact
 from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
@@ -25,6 +25,8 @@ from exporters.network.quantization import Precision
 from exporters.network.tasks import CLASSIFICATION, TASKS, Task
 from exporters.parity import LooseInTraining, Tolerance, ToleranceWithExceptions
 from exporters.record import Record
+
+T = TypeVar("T")
 
 MODEL = "inception_resnet_v2"
 TF_HUB = "https://tfhub.dev/"
@@ -523,11 +525,11 @@ def open_artifact(
             f"{path} is no artifact of a known format.{damaged} Expected {EXPECTED}."
         )
     module = importlib.import_module(container.module)
-    if engine is None:
-        artifact = module.open(path)
-    else:
+    if engine is not None:
         _check_engine(path, container, engine)
-        artifact = module.open(path, engine)
+    with crashes.blamed(path, ArtifactError):
+        opened = module.open(path) if engine is None else module.open(path, engine)
+        artifact = _blaming(path, opened)
     row = table.get(artifact.format)
     if row is None or row.container is not container:
         artifact.close()
@@ -546,3 +548,23 @@ def _check_engine(path: Path, container: Container, engine: str) -> None:
     if engine not in names:
         which = f"expected {' or '.join(names)}" if names else "it has its own alone"
         raise ArtifactError(f"{path} cannot be run by {engine}: {which}.")
+
+
+def _blaming(path: Path, artifact: OpenedArtifact) -> OpenedArtifact:
+    """Returns an artifact that is named wherever its library is at work."""
+
+    def named(function: Callable[..., T]) -> Callable[..., T]:
+        def call(*arguments: Any) -> T:
+            with crashes.blamed(path, ArtifactError):
+                return function(*arguments)
+
+        return call
+
+    return dataclasses.replace(
+        artifact,
+        run=named(artifact.run),
+        main_only=artifact.main_only and named(artifact.main_only),
+        weights=named(artifact.weights),
+        activations=named(artifact.activations),
+        check=named(artifact.check),
+    )

@@ -1,4 +1,7 @@
-"""The manifest beside each artifact: what it is, what it was made of, how exact it is."""
+"""The manifest beside each artifact: what it is, what it was made of, how exact it is.
+
+Its schema has the version of the record, whose fields it begins with.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from checkpoints import files
 from checkpoints.reader import Checkpoint
 from exporters.artifact import first_line
 from exporters.errors import ArtifactError
-from exporters.record import Record
+from exporters.record import SCHEMA_VERSION, Record
 
 _LIBRARIES = (
     "tensorflow",
@@ -119,6 +122,24 @@ def transition(old: Any, new: dict[str, Any]) -> dict[str, Any]:
     return {**(old if isinstance(old, dict) else {}), _REPLACEMENT: new}
 
 
+def check_version(described: Any, path: Path) -> None:
+    """Refuses a manifest that this version cannot know how to read.
+
+    Args:
+      described: what was read.
+      path: from where.
+
+    Raises:
+      ArtifactError: it is of a newer version.
+    """
+    version = described.get("schema_version") if isinstance(described, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ArtifactError(
+            f"{path} is a manifest of version {version}; this irv2 knows those up to "
+            f"{SCHEMA_VERSION}. Use a newer irv2."
+        )
+
+
 def changed_files(artifact: Path) -> list[str]:
     """Names the files that are not as the manifest beside the artifact says.
 
@@ -126,13 +147,14 @@ def changed_files(artifact: Path) -> list[str]:
       Names below the artifact's parent; none where there is no manifest.
 
     Raises:
-      ArtifactError: the manifest cannot be read.
+      ArtifactError: the manifest cannot be read, or is of a newer version.
     """
     path = path_of(artifact)
     if not path.is_file():
         return []
     try:
         described = files.read_json(path)
+        check_version(described, path)
         candidates = [described["files"]] if "files" in described else []
         if _REPLACEMENT in described:
             candidates.append(described[_REPLACEMENT]["files"])

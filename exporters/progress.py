@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 
@@ -40,6 +41,11 @@ Progress = Callable[[Step | Note], None]
 
 def silent(event: Step | Note) -> None:
     """Shows nothing."""
+
+
+def waiting_for(directory: Path, progress: Progress) -> Callable[[], None]:
+    """Returns what tells that another process is at work in a directory."""
+    return lambda: progress(Step(f"wait for the irv2 at work in {directory}"))
 
 
 STAND_IN = Note(

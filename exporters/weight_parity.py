@@ -25,7 +25,18 @@ import numpy as np
 
 from exporters.artifact import StoredWeight
 from exporters.network import quantization
-from exporters.network.layers import Add, Conv, Dense, Flatten, Network, Softmax
+from exporters.network.layers import (
+    Add,
+    Concat,
+    Conv,
+    Dense,
+    Flatten,
+    GlobalMean,
+    Network,
+    Pool,
+    Softmax,
+    inputs_of,
+)
 from exporters.network.quantization import Precision, Quantization
 from exporters.reference import Activations
 
@@ -167,6 +178,7 @@ def activation_problems(
     """
     expected = precision.quantized_activations(network)
     by_name = {layer.name: layer for layer in network.layers}
+    rectified = _rectified(network)
     rounded = _with_flattened(network, rounded)
     problems = [
         f"activation {name}: not rounded, as the format promises"
@@ -191,11 +203,26 @@ def activation_problems(
             found,
             input_range if is_input else activations.ranges[name],
             must_equal=is_input,
-            # And so is all that shares its range.
-            is_rectified=isinstance(layer, Conv | Add) and layer.relu,
+            is_rectified=name in rectified,
         ):
             problems.append(f"activation {name}: {problem}")
     return problems
+
+
+def _rectified(network: Network) -> set[str]:
+    """The layers that give nothing below 0, and what only joins or pools these."""
+    found: set[str] = set()
+    for layer in network.layers:
+        match layer:
+            case Conv() | Add():
+                is_rectified = layer.relu
+            case Pool() | Concat() | GlobalMean() | Flatten():
+                is_rectified = all(name in found for name in inputs_of(layer))
+            case _:
+                is_rectified = False
+        if is_rectified:
+            found.add(layer.name)
+    return found
 
 
 def _range_problem(

@@ -14,8 +14,9 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from checkpoints import safetensors, stand_in
+from checkpoints import safetensors, stand_in, wire
 from checkpoints import twins as tables
+from checkpoints.errors import CheckpointError
 from exporters.errors import ArtifactError
 from exporters.identification import identify
 from exporters.identifying import networks, reading
@@ -405,6 +406,36 @@ def test_state_dicts_of_torch_without_unpickling(tmp_path):
     found = one(path)
     assert_same(found)
     assert found.form == "PyTorch"
+
+
+def test_a_pickle_that_ends_what_it_did_not_begin(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("model/data.pkl", b"\x80\x02l.")
+    with pytest.raises(CheckpointError, match=r"model\.pt is .*did not begin"):
+        reading.read(tmp_path / "model.pt")
+
+
+def test_a_constant_that_no_float_can_be(tmp_path):
+    shape = wire.field(2, wire.field(2, wire.field(1, 1)))
+    value = wire.field(8, wire.field(1, 1) + shape + wire.field(5, 1 << 40))
+    attribute = wire.field(1, b"value") + wire.field(2, value)
+    node = wire.field(1, b"c") + wire.field(2, b"Const") + wire.field(5, attribute)
+    path = tmp_path / "graph.pb"
+    path.write_bytes(wire.field(1, node))
+    assert reading.read(path).arrays == []
+
+
+@pytest.mark.parametrize("number", [1e300, -1e300])
+def test_a_constant_beyond_float32_is_no_warning(tmp_path, number, recwarn):
+    content = wire.field(4, np.float64(number).tobytes())
+    value = wire.field(8, wire.field(1, 2) + content)
+    attribute = wire.field(1, b"value") + wire.field(2, value)
+    node = wire.field(1, b"c") + wire.field(2, b"Const") + wire.field(5, attribute)
+    path = tmp_path / "graph.pb"
+    path.write_bytes(wire.field(1, node))
+    (found,) = reading.read(path).arrays
+    assert np.isinf(found.values)
+    assert not recwarn.list
 
 
 def test_nothing_in_a_pickle_is_called(tmp_path):

@@ -4,20 +4,17 @@ The files are those of a small block, written and opened as the real network's a
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import small_build
-from ai_edge_litert import schema_py_generated as schema
-from onnx import numpy_helper
 from small_networks import BLOCK
+from tampering import change
 
 from exporters import parity
 from exporters import record as records
-from exporters.containers.tflite import reader
 from exporters.errors import ArtifactError
 from exporters.formats import FORMATS, open_artifact
 from exporters.network import quantization
@@ -36,7 +33,6 @@ LAYER = "scope/left/Relu"
 KERNEL, BIAS = f"{LAYER}/weights", f"{LAYER}/biases"
 SOURCE = "max"
 """What the layer reads."""
-_TFLITE_TYPES = {0: np.float32, 1: np.float16, 2: np.int32, 9: np.int8}
 
 
 @pytest.fixture(autouse=True)
@@ -72,46 +68,6 @@ def wrong(path: Path) -> dict[str, str]:
     lines = [*report.weights.wrong, *report.problems]
     assert report.passed is False or not lines
     return dict(line.removeprefix("activation ").split(": ", 1) for line in lines)
-
-
-def change(path: Path, changes: Mapping[str, Callable]) -> None:
-    """Changes numbers of an ONNX or TFLite file.
-
-    Args:
-      path: the file.
-      changes: name of a weight, or of a weight or activation followed by "/scale" or
-        "/zero_point" -> function of the numbers. Kernels of convolutions have the
-        output channel first.
-    """
-    left = dict(changes)
-    if path.suffix == ".onnx":
-        model = onnx.load(path)
-        for tensor in model.graph.initializer:
-            if tensor.name in left:
-                values = numpy_helper.to_array(tensor)
-                values = left.pop(tensor.name)(values).astype(values.dtype)
-                tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-        onnx.save(model, path)
-    else:
-        data = np.memmap(path, np.uint8, "r+")
-        model = schema.Model.GetRootAs(data)
-        subgraph = model.Subgraphs(0)
-        for tensor in map(subgraph.Tensors, range(subgraph.TensorsLength())):
-            name = tensor.Name().decode()
-            if name in left:
-                values = model.Buffers(tensor.Buffer()).DataAsNumpy()
-                values = values.view(_TFLITE_TYPES[tensor.Type()])
-                values = values.reshape(tensor.ShapeAsNumpy())
-                values[...] = left.pop(name)(values)
-            if f"{name}/scale" in left:
-                values = tensor.Quantization().ScaleAsNumpy()
-                values[...] = left.pop(f"{name}/scale")(values)
-            if f"{name}/zero_point" in left:
-                values = tensor.Quantization().ZeroPointAsNumpy()
-                values[...] = left.pop(f"{name}/zero_point")(values)
-        data.flush()
-        reader.seal(path)
-    assert not left
 
 
 @pytest.mark.parametrize("format", WRITTEN)
@@ -297,6 +253,16 @@ def test_wrong_zero_points(write, format, name, zero_point, monkeypatch):
 
     path = _write_with(moved, [name], write, format, monkeypatch)
     assert wrong(path).keys() == {name}
+
+
+@pytest.mark.parametrize("format", INT8)
+def test_what_joins_rectified_layers_starts_at_0_as_they_do(write, format, monkeypatch):
+    def moved(of):
+        return Quantization(of.scale, of.zero_point + 1)
+
+    names = ["left/Relu", "right/Relu", "joined"]
+    path = _write_with(moved, names, write, format, monkeypatch)
+    assert wrong(path).keys() == set(names)
 
 
 @pytest.mark.parametrize("factor, zero_point", [(1.01, -128), (1, -127)])

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from exporters.command import evaluation, interruption, show
+from exporters.command import evaluation, interruption, show, supervision
 from exporters.command.console import Console
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ exit codes:
   70   a fault of irv2's own, with a traceback
   130  interrupted
 """
+
+_ONLY_READS = "only reads"
+_WRITES_TOO = "writes too"
 
 _ENVIRONMENT_TROUBLES = {
     errno.EACCES,
@@ -78,7 +81,21 @@ _ALSO_BEAMS = {"--labels"}
 def main() -> NoReturn:
     """Entry point of the console script."""
     with interruption.heeded():
-        sys.exit(_run(_parse(sys.argv[1:])))
+        arguments = _parse(sys.argv[1:])
+    if not arguments.opens_files:
+        sys.exit(_heeding(arguments))
+    sys.exit(
+        supervision.run(
+            lambda: _heeding(arguments),
+            again=arguments.opens_files == _ONLY_READS,
+            crash_code=EXIT_BAD_INPUT,
+        )
+    )
+
+
+def _heeding(arguments: argparse.Namespace) -> int:
+    with interruption.heeded():
+        return _run(arguments)
 
 
 # What each subcommand does
@@ -482,6 +499,7 @@ def _add_command(
     name: str,
     summary: str,
     *examples: str,
+    opens_files: str = "",
 ) -> argparse.ArgumentParser:
     lines = [f"  irv2 {name} {example}".rstrip() for example in examples]
     added: argparse.ArgumentParser = commands.add_parser(
@@ -491,7 +509,7 @@ def _add_command(
         epilog="\n".join(["examples:", *lines]),
         formatter_class=_Formatter,
     )
-    added.set_defaults(command=function, parser=added)
+    added.set_defaults(command=function, parser=added, opens_files=opens_files)
     return added
 
 
@@ -543,6 +561,7 @@ def _add_inspect(commands: Any) -> None:
         "Show what a checkpoint, artifact or directory of these holds.",
         "inception_resnet_v2_2016_08_30.ckpt",
         "artifacts/inception_resnet_v2-feature_vector-v4 --json",
+        opens_files=_ONLY_READS,
     )
     added.add_argument("path", type=_path, help="file or directory to look at")
     _add_json(added)
@@ -557,6 +576,7 @@ def _add_export(commands: Any) -> None:
         "--checkpoint CHECKPOINT --output artifacts --formats v4,v5",
         "--checkpoint CHECKPOINT --output artifacts --formats tflite-int8 \\\n"
         "      --tasks classification --calibration-images photos",
+        opens_files=_WRITES_TOO,
     )
     _add_checkpoint(added)
     place = added.add_mutually_exclusive_group(required=True)
@@ -606,6 +626,7 @@ def _add_verify(commands: Any) -> None:
         "--checkpoint CHECKPOINT artifacts",
         "--checkpoint CHECKPOINT --images photos model.onnx model.tflite",
         "--checkpoint CHECKPOINT by_tf2onnx.onnx frozen.pb state_dict.pt",
+        opens_files=_ONLY_READS,
     )
     added.add_argument(
         "artifacts",
@@ -641,6 +662,7 @@ def _add_sign(commands: Any) -> None:
         "Sign artifacts: their manifests, and so every file that these list.",
         "artifacts --private-key key.pem",
         "model.onnx",
+        opens_files=_WRITES_TOO,
     )
     added.add_argument(
         "artifacts", type=_path, nargs="+", help="artifacts, or directories of them"
@@ -663,6 +685,7 @@ def _add_report(commands: Any) -> None:
         "--checkpoint CHECKPOINT artifacts --output report.html",
         "--checkpoint CHECKPOINT artifacts --output report.html \\\n"
         "      --images photos --evaluation evaluation.json --latency",
+        opens_files=_WRITES_TOO,
     )
     added.add_argument(
         "artifacts", type=_path, nargs="+", help="artifacts, or directories of them"
@@ -696,6 +719,7 @@ def _add_evaluate(commands: Any) -> None:
         "model.onnx --images gs://bucket/photos \\\n"
         "      --state gs://bucket/state \\\n"
         "      --beam --runner=DataflowRunner --project=PROJECT",
+        opens_files=_ONLY_READS,
     )
     added.add_argument(
         "artifacts", type=_path, nargs="*", help="artifacts, or directories of them"
@@ -755,6 +779,7 @@ def _add_features(commands: Any) -> None:
         "model.onnx --images s3://bucket/photos \\\n"
         "      --output s3://bucket/features \\\n"
         "      --beam --runner=FlinkRunner --flink_master=HOST:8081",
+        opens_files=_ONLY_READS,
     )
     added.add_argument(
         "artifact", type=_path, nargs="?", help="instead of a checkpoint"
@@ -806,6 +831,7 @@ def _add_compare_features(commands: Any) -> None:
         "Say whether vectors of one artifact may join those of another.",
         "features-float32 features-int8",
         "features-float32 features-int8 --json",
+        opens_files=_ONLY_READS,
     )
     added.add_argument("first", type=_path, help="what an index was made of")
     added.add_argument("second", type=_path, help="what is to join it")
@@ -820,6 +846,7 @@ def _add_identify(commands: Any) -> None:
         "Tell whose weights are in files of any tool's.",
         "model.onnx model.tflite weights.h5",
         "--checkpoint CHECKPOINT model.safetensors --json",
+        opens_files=_ONLY_READS,
     )
     added.add_argument(
         "files",
@@ -841,6 +868,7 @@ def _add_install(commands: Any) -> None:
         "Put artifacts where TF Hub looks first, by their handles.",
         "artifacts",
         "artifacts --cache ~/tfhub_modules --allow-stand-in",
+        opens_files=_WRITES_TOO,
     )
     _add_published(added, "v1, v3, v4, v5")
     _add_cache(added)
@@ -875,6 +903,7 @@ def _add_pack(commands: Any) -> None:
         "Make .tar.gz files of artifacts, for any web server.",
         "artifacts --output www",
         "artifacts --output www --force",
+        opens_files=_WRITES_TOO,
     )
     _add_published(added, "v1, v3, v4, v5, TF.js")
     _add_output(added, "DIR", "directory to pack to; made if needed")

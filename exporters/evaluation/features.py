@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
+from checkpoints.scratch import locked, scratch_beside
 from exporters import engines
 from exporters.errors import ArtifactError, EvaluationError
 from exporters.evaluation import datasets, models, sharding, vectors
@@ -21,7 +22,14 @@ from exporters.evaluation.running import VectorRun
 from exporters.evaluation.vectors import Kind
 from exporters.formats import FORMATS, Format
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR
-from exporters.progress import MADE_OF_STAND_IN, Note, Progress, Step, silent
+from exporters.progress import (
+    MADE_OF_STAND_IN,
+    Note,
+    Progress,
+    Step,
+    silent,
+    waiting_for,
+)
 from exporters.reference import Reference
 
 
@@ -153,6 +161,9 @@ def features(
         if model.record and model.record.stand_in:
             progress(MADE_OF_STAND_IN)
         source = _source(model, endpoint)
+        if launcher is None:
+            assert isinstance(directory, Path)
+            stack.enter_context(_alone_in(directory, progress))
         there = _known(directory, source)
         left = [example for example in dataset.examples if example.name not in there]
         before = len(dataset.examples) - len(left)
@@ -205,6 +216,18 @@ def _source(model: Model, endpoint: str | None) -> dict[str, Any]:
         "stand_in": record.stand_in if record else None,
         **other,
     }
+
+
+@contextlib.contextmanager
+def _alone_in(output: Path, progress: Progress) -> Iterator[None]:
+    """Makes a directory, and waits until no other process adds to it.
+
+    Two that did so at once would both write the vectors of the same images.
+    """
+    if output.is_file():
+        raise EvaluationError(f"{output} is a file; expected a directory of parts.")
+    with scratch_beside(output / "part"), locked(output, waiting_for(output, progress)):
+        yield
 
 
 def _known(output: Location, source: Mapping[str, Any]) -> set[str]:

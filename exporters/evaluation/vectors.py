@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -17,7 +16,8 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from checkpoints import files
-from checkpoints.scratch import locked, scratch_beside
+from checkpoints.keras_weights import ZIP_DAMAGE
+from checkpoints.scratch import scratch_beside
 from exporters.artifact import first_line
 from exporters.errors import EvaluationError, MissingLibraryError
 from exporters.evaluation.locations import Location
@@ -123,12 +123,14 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def write_part(directory: Path, kind: Kind, vectors: Vectors) -> Path:
     """Adds a part to a directory, which is made if it is not there.
 
+    No other process may do so at the same time.
+
     Raises:
       MissingLibraryError: Parquet needs pyarrow.
       OSError: it cannot be written.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with locked(directory), scratch_beside(directory / "part") as scratch:
+    with scratch_beside(directory / "part") as scratch:
         path = directory / part_name(next_part(directory), kind)
         written = scratch / path.name
         written.write_bytes(encode(kind, vectors))
@@ -177,14 +179,7 @@ def read_part(path: Location, *, with_values: bool = True) -> Vectors:
             raise ValueError("it is of another version of irv2")
         if values.dtype != np.float32 or values.shape[:1] != (len(names),):
             raise ValueError(f"it has {len(names)} names, and vectors {values.shape}")
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-    ) as error:
+    except (*ZIP_DAMAGE, LookupError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path} is no file of `irv2 features`, or damaged: {first_line(error)}"
         ) from error

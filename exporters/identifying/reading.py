@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from checkpoints import hdf5, keras_weights, safetensors, table, torch_state
+from checkpoints import crashes, hdf5, keras_weights, safetensors, table, torch_state
 from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError
 from checkpoints.files import parse_json
@@ -47,6 +47,11 @@ def read(path: Path) -> Contents:
     """
     if not path.exists():
         raise ArtifactError(f"{path} does not exist. {EXPECTED}")
+    with crashes.blamed(path, ArtifactError):
+        return _read(path)
+
+
+def _read(path: Path) -> Contents:
     if (path / SAVED_MODEL).is_file():
         return _saved_model(path)
     if path.name == _TFJS_MODEL and path.is_file():

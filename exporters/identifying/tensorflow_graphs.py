@@ -119,19 +119,20 @@ def _array(name: str, tensor: memoryview) -> StoredArray | None:
                 content = message
             case (5 | 6) as number, memoryview() as packed:
                 numbers += np.frombuffer(packed, _LISTS[number]).tolist()
-            case 5, int(bits):
+            case 5, int(bits) if bits < 1 << 32:
                 numbers.append(float(np.uint32(bits).view(np.float32)))
     if dtype not in _DTYPES:
         return None
     kind = np.dtype(_DTYPES[dtype])
     size = math.prod(shape)
-    if content:
-        values = np.frombuffer(content, kind).astype(np.float32)
-    elif numbers and size <= 1 << 20:  # The last one stands for all that follow.
-        filled = itertools.chain(numbers, itertools.repeat(numbers[-1]))
-        values = np.fromiter(filled, np.float32, size)
-    else:
-        return None
+    with np.errstate(over="ignore"):  # Of float64, some are beyond float32.
+        if content:
+            values = np.frombuffer(content, kind).astype(np.float32)
+        elif numbers and size <= 1 << 20:  # The last one stands for all that follow.
+            filled = itertools.chain(numbers, itertools.repeat(numbers[-1]))
+            values = np.fromiter(filled, np.float32, size)
+        else:
+            return None
     if values.size != size:
         raise ValueError(f"{name} has {values.size} values for {list(shape)}")
     return StoredArray(name, values.reshape(shape), kind.name)

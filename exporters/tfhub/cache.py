@@ -14,6 +14,7 @@ a library or somebody else put into the same cache.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
@@ -23,8 +24,8 @@ from pathlib import Path
 
 from checkpoints import files
 from checkpoints.files import PathLike
-from checkpoints.scratch import scratch_beside
-from exporters.progress import Progress, Step, silent
+from checkpoints.scratch import locked, remove_leftovers, scratch_beside
+from exporters.progress import Progress, Step, silent, waiting_for
 from exporters.tfhub import handles, links, receipts
 from exporters.tfhub.artifacts import HubArtifact, InstallError, find
 
@@ -162,7 +163,10 @@ def install(
     if models is None and (cache is None or os.environ.get("KAGGLEHUB_CACHE")):
         models = default_kaggle_directory()
     # First of all, so that a cache that cannot be written is found at once.
-    with scratch_beside(root / "artifacts") as scratch:
+    with (
+        scratch_beside(root / "artifacts") as scratch,
+        locked(root, waiting_for(root, progress)),
+    ):
         chosen = find(artifacts, handle, progress)
         for url, artifact in chosen.items():
             if artifact.is_stand_in and not allow_stand_in:
@@ -186,7 +190,7 @@ def install(
             moves |= dict(zip(receipts.written(copy), receipts.written(directory)))
             moves[copy] = directory
         files.replace(moves, scratch)
-    return tuple(map(_with_links, plans))
+        return tuple(map(_with_links, plans))
 
 
 def uninstall(cache: PathLike | None = None, *, force: bool = False) -> Uninstalled:
@@ -203,14 +207,27 @@ def uninstall(cache: PathLike | None = None, *, force: bool = False) -> Uninstal
       What was removed and what was kept.
 
     Raises:
+      ArtifactError: a newer version of irv2 installed something; nothing is removed.
       InstallError: the cache is no directory of this machine's.
       OSError: something cannot be removed. Its receipt stays, so it can be tried again.
     """
     root = _checked_cache(cache)
+    if not root.exists():
+        return Uninstalled((), ())
+    with locked(root):
+        with contextlib.suppress(OSError):
+            remove_leftovers(root)
+        return _uninstall(root, force=force)
+
+
+def _uninstall(root: Path, *, force: bool) -> Uninstalled:
     removed, kept = [], []
-    for path in sorted(root.glob(f"*{receipts.SUFFIX}")):
-        directory = path.with_name(path.name.removesuffix(receipts.SUFFIX))
-        receipt = receipts.read(directory)
+    directories = [
+        path.with_name(path.name.removesuffix(receipts.SUFFIX))
+        for path in sorted(root.glob(f"*{receipts.SUFFIX}"))
+    ]
+    read = {directory: receipts.read(directory) for directory in directories}
+    for directory, receipt in read.items():
         if receipt is None:
             continue
         changed = receipts.changed_files(directory, receipt.files)

@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from checkpoints import files
 from checkpoints.files import PathLike
-from checkpoints.scratch import scratch_beside
-from exporters.progress import Progress, Step, silent
+from checkpoints.scratch import locked, scratch_beside
+from exporters.progress import Progress, Step, silent, waiting_for
 from exporters.tfhub.artifacts import HubArtifact, InstallError, find
 
 _PART_BYTES = 1 << 20
@@ -95,7 +95,10 @@ def pack(
     if output_directory.exists() and not output_directory.is_dir():
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.
-    with scratch_beside(output_directory / "archives") as scratch:
+    with (
+        scratch_beside(output_directory / "archives") as scratch,
+        locked(output_directory, waiting_for(output_directory, progress)),
+    ):
         chosen = find(artifacts, handle, progress, served_as_files=True)
         destinations = {
             handle: _destination(output_directory, handle, artifact)
@@ -115,8 +118,9 @@ def pack(
             progress(Step("pack", done=done, total=total, unit="bytes"))
 
         packed = []
-        for handle, artifact in chosen.items():
-            unfinished = scratch / "unfinished"
+        for number, (handle, artifact) in enumerate(chosen.items()):
+            # What it replaces has this name afterwards.
+            unfinished = scratch / f"unfinished-{number}"
             if artifact.is_served_as_files:
                 _copy(artifact.path, unfinished, count)
             else:

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from checkpoints import files
+from exporters.errors import ArtifactError
 from exporters.tfhub import handles
 
 SUFFIX = ".irv2.json"
 """Of a receipt, after the name of the directory that it is for."""
+SCHEMA_VERSION = 1
 
 _DESCRIPTOR_SUFFIX = ".descriptor.txt"
 
@@ -32,12 +34,14 @@ class Receipt:
       files: path below the directory -> SHA-256.
       descriptor: content of the descriptor file beside the directory.
       links: places of further names, relative to the cache, or absolute elsewhere.
+      schema_version: of the receipt; those of irv2 0.1 do not say it.
     """
 
     handle: str
     files: Mapping[str, str]
     descriptor: str
     links: Sequence[str] = ()
+    schema_version: int = SCHEMA_VERSION
 
 
 def beside(directory: Path, suffix: str = SUFFIX) -> Path:
@@ -65,9 +69,20 @@ def write(
 
 
 def read(directory: Path) -> Receipt | None:
-    """Reads what was installed in a directory of a cache, None if it was not."""
+    """Reads what was installed in a directory of a cache, None if it was not.
+
+    Raises:
+      ArtifactError: a newer version of irv2 installed it.
+    """
     try:
-        receipt = Receipt(**files.read_json(beside(directory)))
+        facts = files.read_json(beside(directory))
+        version = facts.get("schema_version", SCHEMA_VERSION)
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{beside(directory)} is a receipt of version {version}; this irv2 knows "
+                f"those up to {SCHEMA_VERSION}. Use a newer irv2."
+            )
+        receipt = Receipt(**facts)
         is_its_own = handles.cached_name(receipt.handle) == directory.name
         is_whole = isinstance(receipt.files, dict) and all(
             isinstance(link, str) for link in receipt.links

@@ -93,6 +93,11 @@ def test_unsafe_name(tmp_path: Path, name: str) -> None:
     assert_refused(tmp_path, content, "relative paths")
 
 
+def test_a_name_that_no_file_can_have(tmp_path: Path) -> None:
+    content = archive_bytes({"folder/" + "ä" * 128: b"bad"})
+    assert_refused(tmp_path, content, "a name of 256 bytes")
+
+
 @pytest.mark.parametrize(
     "kind",
     [

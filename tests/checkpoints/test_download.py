@@ -33,7 +33,7 @@ from local_server import (
     serve,
 )
 
-from checkpoints import published
+from checkpoints import download, published
 from checkpoints.archive import ArchiveError
 from checkpoints.download import cache_directory, fetch
 from checkpoints.http_transfer import DownloadError
@@ -332,6 +332,28 @@ def test_remains_of_a_killed_run(server: Server, folder: Path) -> None:
     get(server, folder)
     assert server.ranges == []
     assert_cached(folder)
+
+
+def test_remains_of_a_run_that_was_killed_at_its_end(server, folder):
+    get(server, folder)
+    remains = ("archive.tar.gz.part", "archive.tar.gz.part.json")
+
+    def leave():
+        (folder / "unpacking").mkdir()
+        for name in remains:
+            (folder / name).write_bytes(b"")
+
+    leave()
+    get(server, folder)
+    assert_cached(folder)
+    (folder / NAME).unlink()  # It was killed before it was unpacked.
+    (folder / "archive.tar.gz.part.json").write_bytes(b"")
+    get(server, folder)
+    assert_cached(folder)
+    leave()
+    with download._locked(folder):  # Of a run that is at work.
+        get(server, folder)
+    assert left(folder).keys() >= {"unpacking", *remains}
 
 
 # What is published

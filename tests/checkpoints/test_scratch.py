@@ -168,6 +168,58 @@ def test_what_a_killed_process_had_moved_away_is_put_back(tmp_path):
     assert (tmp_path / "model").read_text() == "old"
 
 
+@pytest.mark.parametrize("marks", [[], [".owner-"]], ids=["empty", "not yet marked"])
+def test_what_a_kill_left_of_one_in_the_making_is_removed(tmp_path, marks):
+    left = tmp_path / ".irv2-abcdef12"
+    left.mkdir()
+    for name in marks:
+        (left / name).touch()
+    assert remove_leftovers(tmp_path) == [left]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_kill_while_one_is_removed_leaves_what_the_next_removes(tmp_path):
+    made = scratches.Scratch(tmp_path, ".irv2-")
+    for name in "a", "b":
+        (made.path / name).mkdir()
+        (made.path / name / "file").write_text("large")
+    order = []
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path, *_, **__):
+        order.append(path)
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scratches.shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            scratches._remove(made.path, None)
+    assert order[0] != made.path  # What it holds goes first,
+    assert (made.path / ".owner").exists()  # and the mark last.
+    made.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_in_the_making_that_another_took_for_a_leftover_is_made_again(
+    tmp_path, monkeypatch
+):
+    make = scratches.tempfile.mkdtemp
+
+    def make_and_lose(prefix, dir):
+        monkeypatch.undo()
+        path = make(prefix=prefix, dir=dir)
+        assert remove_leftovers(tmp_path) == [Path(path)]
+        return path
+
+    monkeypatch.setattr(scratches.tempfile, "mkdtemp", make_and_lose)
+    with scratch_beside(tmp_path / "x") as scratch:
+        (scratch / "part").write_text("unfinished")
+        assert remove_leftovers(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_temporary_ones_are_removed_by_the_next_too(tmp_path, monkeypatch):
     monkeypatch.setattr(scratches.tempfile, "gettempdir", lambda: str(tmp_path))
     left = tmp_path / "irv2-abc"

@@ -1,6 +1,8 @@
 """Features: written in parts, gone on with, and never mixed."""
 
 import json
+import queue
+from concurrent import futures
 
 import colours
 import fake_format
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import records as tfrecords
 
+from checkpoints import scratch
 from exporters.artifact import OpenedArtifact, Output
 from exporters.errors import ArtifactError, EvaluationError, MissingLibraryError
 from exporters.evaluation import models, vectors
@@ -201,6 +204,31 @@ def test_an_interrupted_run_goes_on(tmp_path, model, images, error, kept):
     np.testing.assert_allclose(found.values, expected(), atol=1e-6)
 
 
+def test_what_a_killed_run_left_goes_even_if_nothing_is_to_do(tmp_path, model, images):
+    run(model, images, tmp_path / "out")
+    left = tmp_path / "out" / ".irv2-abc"
+    left.mkdir()
+    (left / ".owner").touch()
+    run(model, images, tmp_path / "out")
+    assert not left.exists()
+
+
+def test_two_runs_into_one_directory_write_no_vector_twice(tmp_path, model, images):
+    output, told = tmp_path / "out", queue.Queue()
+    output.mkdir()
+    with futures.ThreadPoolExecutor() as pool:
+        with scratch.locked(output):
+            waiting = pool.submit(run, model, images, output, progress=told.put)
+            while told.get(timeout=30) != Step(
+                f"wait for the irv2 at work in {output}"
+            ):
+                pass
+            there = vectors.Vectors(["other"], np.zeros((1, 3), np.float32), {})
+            vectors.write_part(output, "npz", there)
+        with pytest.raises(EvaluationError, match="of another artifact"):
+            waiting.result(timeout=30)  # It looks when it is its turn.
+
+
 def test_vectors_of_another_artifact_are_left_alone(tmp_path, model, images):
     output = tmp_path / "features"
     run(model, images, output)
@@ -253,6 +281,18 @@ def test_a_damaged_part_is_named(tmp_path, model, images, kind, kept):
     part.write_bytes(part.read_bytes()[:kept])
     with pytest.raises(EvaluationError, match=rf"part-00000\.{kind} is no file of"):
         run(model, images, tmp_path / "a")
+
+
+def test_a_part_compressed_in_no_known_way(tmp_path, model, images):
+    run(model, images, tmp_path / "f")
+    (part,) = (tmp_path / "f").iterdir()
+    content = bytearray(part.read_bytes())
+    entry = content.index(b"PK\x01\x02")  # The first in the list of members.
+    for place in (8, entry + 10):  # Of the method, in both of its headers.
+        content[place] = 77
+    part.write_bytes(content)
+    with pytest.raises(EvaluationError, match=part.name):
+        vectors.read(tmp_path / "f")
 
 
 def test_other_npz_and_parquet_files(tmp_path):

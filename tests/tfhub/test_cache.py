@@ -3,13 +3,15 @@
 import errno
 import hashlib
 import json
+import queue
 import shutil
+from concurrent import futures
 from pathlib import Path
 
 import pytest
 from published_directories import PUBLISHED, content, make
 
-from checkpoints import files
+from checkpoints import files, scratch
 from exporters.errors import ArtifactError
 from exporters.progress import Step
 from exporters.tfhub.artifacts import InstallError
@@ -37,6 +39,56 @@ def removed(result):
     """Handles of what was removed; nothing was kept."""
     assert result.kept == ()
     return sorted(item.handle for item in result.removed)
+
+
+# Two processes
+
+
+def test_who_comes_second_waits(artifact, cache):
+    """To install, and to remove what may still be in the making."""
+    cache.mkdir()
+    told = queue.Queue()
+    with futures.ThreadPoolExecutor() as pool:
+        with scratch.locked(cache):
+            first = pool.submit(install, [artifact], cache, progress=told.put)
+            assert told.get(timeout=30).name == f"wait for the irv2 at work in {cache}"
+            assert [path.name[:6] for path in cache.iterdir()] == [".irv2-"]
+        assert len(first.result(timeout=30)) == 1
+        with scratch.locked(cache):
+            second = pool.submit(uninstall, cache)
+            with pytest.raises(futures.TimeoutError):
+                second.result(timeout=0.2)
+        assert removed(second.result(timeout=30)) == [HANDLE]
+    assert list(cache.iterdir()) == []
+
+
+# Receipts of other versions
+
+
+def rewrite_receipt(cache, **changed):
+    (path,) = cache.glob("*.irv2.json")
+    facts = json.loads(path.read_text())
+    assert facts.pop("schema_version") == 1
+    path.write_text(json.dumps(facts | changed))
+    return path
+
+
+def test_a_newer_receipt_is_refused_by_name(artifact, cache):
+    install([artifact], cache)
+    path = rewrite_receipt(cache, schema_version=2, more="facts")
+    before = content(cache)
+    for verb in (lambda: uninstall(cache), lambda: install([artifact], cache)):
+        with pytest.raises(
+            ArtifactError, match=f"{path.name} is a receipt of version 2"
+        ):
+            verb()
+    assert content(cache) == before
+
+
+def test_the_receipt_of_the_first_version_is_read(artifact, cache):
+    install([artifact], cache)
+    rewrite_receipt(cache)
+    assert removed(uninstall(cache)) == [HANDLE]
 
 
 # Installing

@@ -155,6 +155,16 @@ def test_tfjs_does_not_overwrite(graph_models, tmp_path):
     assert content(packed.path) == content(graph_models / "tfjs-v1")
 
 
+def test_several_are_packed_again(graph_models, tmp_path):
+    """What each replaces is not in the way of the next, files or a directory."""
+    first = pack([graph_models], tmp_path / "served")
+    before = {item.path: content(item.path) for item in first if item.path.is_dir()}
+    assert len(before) == 2 and len(first) == 3
+    again = pack([graph_models], tmp_path / "served", force=True)
+    assert again == first
+    assert {path: content(path) for path in before} == before
+
+
 def test_tfjs_is_not_installed(graph_models, tmp_path):
     """It has no place in the library's cache, nor in kagglehub's."""
     installed = cache.install([graph_models], tmp_path / "cache")

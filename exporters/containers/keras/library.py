@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from checkpoints.scratch import temporary
 from exporters.artifact import first_line
 from exporters.errors import MissingLibraryError
 
@@ -32,7 +32,7 @@ def keras() -> Any:
 @contextlib.contextmanager
 def named(path: Path, suffix: str) -> Iterator[str]:
     """Gives a file a name by which Keras knows what it is, whatever it is called."""
-    with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
-        link = Path(directory) / f"model{suffix}"
+    with temporary() as directory:
+        link = directory / f"model{suffix}"
         link.symlink_to(path.absolute())
         yield str(link)

@@ -41,6 +41,7 @@ _DAMAGE = (
     runtime_errors.NoModel,
     runtime_errors.NoSuchFile,
     runtime_errors.NotImplemented,
+    UnicodeDecodeError,  # Of its own messages, which repeat what is in the file.
 )
 """What ONNX Runtime raises for files that it cannot use, and for nothing else."""
 

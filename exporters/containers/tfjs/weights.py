@@ -85,7 +85,7 @@ def write(entries: Sequence[Entry], directory: Path) -> list[dict[str, Any]]:
     paths = _file_names(data.nbytes)
     for number, name in enumerate(paths):
         start = number * SHARD_BYTES
-        data[start : start + SHARD_BYTES].tofile(directory / name)
+        (directory / name).write_bytes(data[start : start + SHARD_BYTES].data)
     return [{"paths": paths, "weights": [dict(entry.spec) for entry in entries]}]
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from checkpoints import safetensors, twins
 from checkpoints.errors import CheckpointError
 from checkpoints.safetensors import SafeTensors
+from checkpoints.scratch import temporary
 from checkpoints.timm_weights import TimmWeights
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line, reading
@@ -96,8 +96,8 @@ def open(path: Path) -> OpenedArtifact:
     @functools.cache
     def model() -> Any:
         network = create_model()
-        with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
-            link = Path(directory) / "model.safetensors"  # timm goes by the name.
+        with temporary() as directory:
+            link = directory / "model.safetensors"  # timm goes by the name.
             link.symlink_to(path.absolute())
             with reading(path, "weights", "timm"):
                 return network(

@@ -249,6 +249,7 @@ def _foreign() -> bytes:
     [
         (b"", "cannot open"),
         (b"\x08no model", "cannot open"),
+        (b'\x08\x08:\x06\n\x04"\x02\xff\xff', "cannot open"),  # No UTF-8.
         (_foreign(), "'somebody'"),
     ],
 )

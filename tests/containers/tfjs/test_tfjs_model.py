@@ -3,7 +3,11 @@
 import itertools
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +22,8 @@ from exporters.containers.tfjs.weights import SHARD_BYTES
 from exporters.errors import ArtifactError, ExportError
 from exporters.network import layers
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, TASKS
+
+ROOT = Path(__file__).parents[3]
 
 APPLIED = "module_apply_default"
 OPS = "InceptionResnetV2/InceptionResnetV2"
@@ -172,6 +178,25 @@ def test_uint8_is_within_half_a_step(values, tmp_path):
     )
     read = weights.read(tmp_path, weights.write([entry], tmp_path), "model.json")["a"]
     np.testing.assert_allclose(weights.as_float32(read), found, rtol=1e-6, atol=1e-9)
+
+
+FILL_THE_DISK = """
+import pathlib, resource, numpy
+from exporters.containers.tfjs import weights
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+entry = weights.Entry({}, numpy.zeros(500, numpy.float32))
+try:
+    weights.write([entry], pathlib.Path("."))
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+def test_a_full_disk_is_told_as_such(tmp_path):
+    command = [sys.executable, "-c", FILL_THE_DISK]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+    assert told == "File too large\n"
 
 
 def test_float16_is_rounded_to_the_nearest(tmp_path):

@@ -1,0 +1,111 @@
+"""Runs a command in a process of its own, and says so if a library crashes that.
+
+The process is forked before any library is loaded, so nothing is loaded twice. A file
+that crashed a library is named; verbs that only read begin again, and take it for damaged.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import mmap
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from checkpoints import crashes
+from exporters.command.console import Console
+
+_CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
+_HEEDED = {"SIGINT", "SIGTERM", "SIGCHLD"}
+_DIE_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux."""
+
+
+def run(work: Callable[[], int], *, again: bool, crash_code: int) -> int:
+    """Does work in a new process.
+
+    Args:
+      work: returns an exit code.
+      again: whether it may be done once more after a crash.
+      crash_code: the exit code if it may not.
+
+    Returns:
+      The exit code of the process; 128 more than the signal if one ended it that was no
+      crash.
+    """
+    if not _is_possible():
+        return work()
+    crashed: dict[str, int] = {}
+    while True:
+        shared = mmap.mmap(-1, crashes.SIZE)
+        status = _once(work, shared, crashed)
+        if not os.WIFSIGNALED(status):
+            return os.WEXITSTATUS(status)
+        number, path = os.WTERMSIG(status), crashes.read(shared)
+        if signal.Signals(number).name not in _CRASHES:
+            Console().error(f"ended by {crashes.describe(number)}")
+            return 128 + number
+        what = path or "a file"
+        Console().error(
+            f"{what} crashed the library that opened it ({crashes.describe(number)})"
+        )
+        if not again or path is None or path in crashed:
+            return crash_code
+        crashed[path] = number
+
+
+def _is_possible() -> bool:
+    """Whether there can be another process: no library has begun to work in this one."""
+    return (
+        hasattr(signal, "sigwaitinfo")
+        and threading.active_count() == 1
+        and "numpy" not in sys.modules
+    )
+
+
+def _once(work: Callable[[], int], shared: mmap.mmap, crashed: dict[str, int]) -> int:
+    """Does work in a new process; returns its status."""
+    heeded = {getattr(signal, name) for name in _HEEDED}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
+    try:
+        parent = os.getpid()
+        child = os.fork()
+        if not child:
+            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            crashes.watch(shared, crashed)
+            _end(work)
+        while True:
+            told = signal.sigwaitinfo(heeded)
+            # From a terminal, Ctrl-C comes to both.
+            is_for_child = told.si_code <= 0 or told.si_signo == signal.SIGTERM
+            if told.si_signo != signal.SIGCHLD and is_for_child:
+                os.kill(child, told.si_signo)
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return status
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(work: Callable[[], int]) -> NoReturn:
+    """Does work, and ends the process as Python would end it."""
+    code = 1
+    try:
+        code = work()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

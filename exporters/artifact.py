@@ -99,6 +99,8 @@ class OpenedArtifact(contextlib.AbstractContextManager):
       input_range: values of black and white in the images that the file itself takes.
       is_folded: whether batch norm is folded into the weights.
       first_class: of the checkpoint's classes that it has; those before are left out.
+      labels: returns the names of its classes, none if it names none; None where a format
+        has no place for them.
       check: returns in words what else is wrong, that outputs and weights do not show.
       sections: cuts it behind those of some layers, named in order, that it has; None
         where the format cannot be cut.
@@ -117,6 +119,7 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     input_range: tuple[float, float] = (0.0, 1.0)
     is_folded: bool = False
     first_class: int = 0
+    labels: Callable[[], Sequence[str]] | None = None
     check: Callable[[], list[str]] = list
     sections: Callable[[Sequence[str]], Sections] | None = None
     close: Callable[[], None] = nothing

@@ -571,7 +571,12 @@ class _One:
                     self.budget.max_error, self.budget.min_cosine, tolerance
                 )
             report = parity.compare(
-                artifact, reference, parity_images, tolerance, found.precision
+                artifact,
+                reference,
+                parity_images,
+                tolerance,
+                found.precision,
+                self.build.labels,
             )
         if artifact.task.name != self.task.name:
             problem = f"it is for {artifact.task.name}"

@@ -67,6 +67,12 @@ def read_labels(file: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
+def as_labels(value: object) -> list[str]:
+    """Returns the names of classes that JSON in an artifact holds, none if no names."""
+    is_names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return value if is_names else []  # type: ignore[return-value]
+
+
 def labels_for(
     num_classes: int | None, given: tuple[str, ...] | None, source: str = "labels"
 ) -> tuple[str, ...] | None:

@@ -298,6 +298,7 @@ def compare(
     parity_images: ParityImages,
     tolerance: Tolerance,
     precision: Precision | None = None,
+    labels: Sequence[str] | None = None,
 ) -> ParityReport:
     """Runs an artifact and its reference on the same images, and compares weights.
 
@@ -308,9 +309,11 @@ def compare(
       tolerance: what its format promises of outputs.
       precision: what its format promises of numbers; None if it holds the
         checkpoint's variables as they are.
+      labels: names of the checkpoint's classes, None if they are not known.
     """
     outputs = compare_outputs(artifact, reference, parity_images, tolerance)
     problems = [*outputs.problems, *_problems_with_record(artifact, reference)]
+    problems += _problems_with_labels(artifact, labels)
     problems += artifact.check()
     weights = artifact.weights()
     wanted = reference.weights(
@@ -484,6 +487,21 @@ def compare_output(
     figures = _Figures(output)
     figures.add(expected, found)
     return figures.parity(tolerance)
+
+
+def _problems_with_labels(
+    artifact: OpenedArtifact, labels: Sequence[str] | None
+) -> list[str]:
+    if not (artifact.labels and labels and artifact.task.needs_classifier):
+        return []
+    found, expected = list(artifact.labels()), list(labels)[artifact.first_class :]
+    if len(found) != len(expected):
+        return [f"{len(found)} names of classes, expected {len(expected)}"]
+    return [
+        f"class {number} is called {one!r}, expected {other!r}"
+        for number, (one, other) in enumerate(zip(found, expected))
+        if one != other
+    ]
 
 
 class _Figures:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from checkpoints import files
 from checkpoints.errors import CheckpointError
 from checkpoints.files import PathLike, as_paths
-from checkpoints.reader import Checkpoint, open_checkpoint
+from checkpoints.reader import Checkpoint, Provenance, open_checkpoint
 from exporters import engines, foreign, manifest, parity, signatures
 from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError, ForeignFileError
@@ -24,6 +24,7 @@ from exporters.formats import (
 )
 from exporters.identification import IdentifiedFile
 from exporters.identifying import reading
+from exporters.labels import labels_for, read_labels
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
@@ -117,6 +118,7 @@ def verify(
     checkpoint: PathLike | Checkpoint,
     *,
     images: PathLike | ParityImages | None = None,
+    labels: PathLike | None = None,
     moving_averages: str | None = None,
     signed_by: Trust | None = None,
     engine: str | None = None,
@@ -136,6 +138,9 @@ def verify(
       artifacts: artifacts, or directories of them.
       checkpoint: as `checkpoints.reader.open_checkpoint` takes it, or what it returned.
       images: directory of images to compare on; None for generated ones.
+      labels: text file with the name of a class in each line, which artifacts should
+        have; None for ImageNet's, where the checkpoint is the published one or a
+        stand-in, and for any names otherwise.
       moving_averages: "use" or "ignore" those of a training checkpoint; a checkpoint
         that has some needs to be told.
       signed_by: whose signature each must have, see `exporters.signatures`; None if it
@@ -160,6 +165,7 @@ def verify(
     engines.check(engine)
     paths, skipped = find_artifacts(as_paths(artifacts), formats, of_others=True)
     unsigned = signatures.problems(paths, signed_by) if signed_by else {}
+    given_labels = read_labels(Path(labels)) if labels else None
     if isinstance(images, str | os.PathLike):
         progress(Step("read images"))
     parity_images = (
@@ -172,6 +178,9 @@ def verify(
     if not isinstance(checkpoint, Checkpoint):
         progress(Step(f"read {checkpoint}"))
         checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)
+    names = None
+    if given_labels or checkpoint.provenance is not Provenance.UNVERIFIED:
+        names = labels_for(checkpoint.num_classes, given_labels, str(labels))
     for note in checkpoint.notes:
         progress(Note(note))
     if checkpoint.is_stand_in:
@@ -194,7 +203,14 @@ def verify(
                     look(path, artifact, lambda state: progress(Step(name, state)))
 
             found = _verify_one(
-                path, opened, parity_images, unsigned.get(path), formats, engine, seen
+                path,
+                opened,
+                parity_images,
+                names,
+                unsigned.get(path),
+                formats,
+                engine,
+                seen,
             )
             progress(Step(name, found.result, passed=found.passed))
             done.append(found)
@@ -222,6 +238,7 @@ def _verify_one(
     path: Path,
     reference: Reference,
     parity_images: ParityImages,
+    labels: Sequence[str] | None,
     unsigned: str | None,
     formats: Mapping[str, Format],
     engine: str | None,
@@ -238,7 +255,12 @@ def _verify_one(
         else:
             with artifact:
                 report = parity.compare(
-                    artifact, reference, parity_images, row.tolerance, row.precision
+                    artifact,
+                    reference,
+                    parity_images,
+                    row.tolerance,
+                    row.precision,
+                    labels,
                 )
                 seen(artifact)
     except (ArtifactError, CheckpointError) as error:

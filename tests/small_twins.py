@@ -70,6 +70,8 @@ def check_what_it_says(path, format, task) -> None:
     assert artifact.record.checkpoint_identity == CHECKPOINT.identity
     assert artifact.input_range == (-1, 1)
     assert artifact.check() == []
+    names = small_build.LABELS if task == "classification" else ()
+    assert tuple(artifact.labels()) == names
 
 
 def check_variables(path, task) -> None:

@@ -77,6 +77,62 @@ def test_what_was_written_agrees(write, format):
     assert report.weights.count == 2 * len(list(BLOCK.weighted))
 
 
+# Names of classes
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+def test_names_of_classes(write, format):
+    artifact, row = open_artifact(write(format))
+    given = small_build.IMAGES, row.tolerance, row.precision
+    last = small_build.LABELS[-1]
+    with artifact:
+        for names, expected in (
+            (small_build.LABELS, []),
+            (None, []),
+            (
+                (*small_build.LABELS[:-1], "oak"),
+                [
+                    f"class {len(small_build.LABELS) - 1} is called {last!r}, "
+                    "expected 'oak'"
+                ],
+            ),
+            (
+                (*small_build.LABELS, "oak"),
+                ["6 names of classes, expected 7"],
+            ),
+        ):
+            report = parity.compare(artifact, REFERENCE, *given, names)
+            assert list(report.problems) == expected
+            assert report.passed is not bool(expected)
+
+
+@pytest.mark.parametrize("format", ["onnx-float32", "tflite-float32", "tfjs-v3"])
+def test_a_name_that_was_changed(write, format):
+    """By as many bytes, as somebody would who fits the manifest to it as well."""
+    path = write(format)
+    file = path / "model.json" if path.is_dir() else path
+    content = file.read_bytes()
+    assert content.count(b"daisy") == 1
+    file.write_bytes(content.replace(b"daisy", b"dandy"))
+    if format.startswith("tflite"):
+        # The archive's checksum, where Python looks at it, or the seal.
+        with pytest.raises(ArtifactError):
+            opened, _ = open_artifact(path)
+            opened.labels()
+        return
+    artifact, row = open_artifact(path)
+    with artifact:
+        report = parity.compare(
+            artifact,
+            REFERENCE,
+            small_build.IMAGES,
+            row.tolerance,
+            row.precision,
+            small_build.LABELS,
+        )
+    assert report.problems == ("class 2 is called 'dandy', expected 'daisy'",)
+
+
 # Kernels in integers
 
 

@@ -217,6 +217,7 @@ def _verify(arguments: argparse.Namespace, console: Console) -> int:
             arguments.artifacts,
             arguments.checkpoint,
             images=arguments.images,
+            labels=arguments.labels,
             moving_averages=arguments.moving_averages,
             signed_by=_trust(arguments),
             engine=arguments.engine,
@@ -606,12 +607,7 @@ def _add_export(commands: Any) -> None:
         help="do not compare artifacts with the checkpoint",
     )
     _add_moving_averages(added)
-    added.add_argument(
-        "--labels",
-        metavar="FILE",
-        type=_path,
-        help="names of the classes, one a line",
-    )
+    _add_labels(added)
     _add_images(added)
     _add_json(added)
     _add_options(added.add_argument_group("options of the ONNX and TFLite formats"))
@@ -636,6 +632,7 @@ def _add_verify(commands: Any) -> None:
     )
     _add_checkpoint(added)
     _add_moving_averages(added)
+    _add_labels(added)
     _add_images(added)
     _add_engine(added)
     _add_json(added)
@@ -739,12 +736,7 @@ def _add_evaluate(commands: Any) -> None:
     )
     _add_checkpoint(added, required=False)
     _add_moving_averages(added)
-    added.add_argument(
-        "--labels",
-        metavar="FILE",
-        type=_path,
-        help="names of the classes, one a line",
-    )
+    _add_labels(added)
     added.add_argument(
         "--label-offset",
         metavar="N",
@@ -970,6 +962,15 @@ def _add_options(group: Any) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, for machines")
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        type=_path,
+        help="names of the classes, one a line",
+    )
 
 
 def _add_force(parser: argparse.ArgumentParser, help: str) -> None:

@@ -86,6 +86,10 @@ def open(path: Path) -> OpenedArtifact:
         with path.open("rb") as file:
             return weights.read(file, path)
 
+    def labels() -> list[str]:
+        found = stored.get(_LABELS)
+        return found.split("\n") if isinstance(found, str) and found else []
+
     def check() -> list[str]:
         wanted = [layer.name for layer in twins.keras_layers()]
         if not task.needs_classifier:
@@ -104,6 +108,7 @@ def open(path: Path) -> OpenedArtifact:
         weights=read_weights,
         input_range=(-1.0, 1.0),
         first_class=first,
+        labels=labels,
         check=check,
         close=model.cache_clear,
     )

@@ -32,11 +32,13 @@ from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line,
 from exporters.build import Build
 from exporters.containers.keras import configuration, library, weights
 from exporters.errors import ArtifactError, ForeignFileError
+from exporters.labels import as_labels
 from exporters.network import layers
 from exporters.network.tasks import FEATURE_VECTOR, TASKS, Task
 from exporters.record import Record
 
 _RECORD = "irv2"
+_LABELS = "labels"
 _OLDEST_KERAS = "3.5.0"
 _DATE = "1980-01-01@00:00:00"
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -65,7 +67,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
         _RECORD: record.as_dict(),
     }
     if task.needs_classifier and build.labels:
-        metadata["labels"] = build.labels
+        metadata[_LABELS] = build.labels
     with (
         zipfile.ZipFile(path, "w") as archive,
         tempfile.TemporaryFile(dir=path.parent) as scratch,
@@ -153,6 +155,7 @@ def open(path: Path) -> OpenedArtifact:
         run=run,
         main_only=main_only,
         weights=read_weights,
+        labels=lambda: as_labels(texts[METADATA].get(_LABELS)),
         check=check,
         close=models.cache_clear,
     )

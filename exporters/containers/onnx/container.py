@@ -171,9 +171,15 @@ def open(path: Path, engine: str = ONNX_RUNTIME.name) -> OpenedArtifact:
         run=run,
         weights=lambda: dict(_weights(path)),
         activations=lambda: dict(_activations(path)),
+        labels=lambda: _labels(session),
         is_folded=True,
         sections=lambda layers: sections.cut(path, layers, as_input),
     )
+
+
+def _labels(session: onnxruntime.InferenceSession) -> list[str]:
+    text: str = session.get_modelmeta().custom_metadata_map.get("labels", "")
+    return text.split("\n") if text else []
 
 
 def _read_record(path: Path, session: onnxruntime.InferenceSession) -> Record:

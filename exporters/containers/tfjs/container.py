@@ -27,6 +27,7 @@ from exporters.containers.tfjs.session import GraphSession
 from exporters.containers.tfjs.versions import V1, ModelVersion
 from exporters.containers.tfjs.weights import Entry, problem
 from exporters.errors import ArtifactError, ForeignFileError
+from exporters.labels import as_labels
 from exporters.network import layers
 from exporters.network.layers import Network
 from exporters.network.tasks import TASKS, Task
@@ -127,6 +128,7 @@ def open(path: Path) -> OpenedArtifact:
             name.removeprefix(graph.WEIGHTS): stored[name] for name in made.weights
         },
         is_folded=True,
+        labels=lambda: as_labels(model[_METADATA].get(_LABELS)),
         close=session.close,
     )
 

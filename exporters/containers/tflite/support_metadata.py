@@ -13,8 +13,13 @@ from pathlib import Path
 
 import flatbuffers
 
+from checkpoints.keras_weights import ZIP_DAMAGE
+from exporters.artifact import first_line
+from exporters.errors import ArtifactError
+
 METADATA = "TFLITE_METADATA"
 LABELS_FILE = "labels.txt"
+_MOST_BYTES = 16 << 20
 
 _IDENTIFIER = b"M001"
 _PARSER_VERSION = "1.0.0"
@@ -145,6 +150,26 @@ def build(
     )
     builder.Finish(model, _IDENTIFIER)
     return bytes(builder.Output())
+
+
+def read_labels(path: Path) -> list[str]:
+    """Returns the names of classes that are appended to a file, none if there are none.
+
+    Raises:
+      ArtifactError: what is appended is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(LABELS_FILE).file_size > _MOST_BYTES:
+                raise ValueError("they are too large to be true")
+            return archive.read(LABELS_FILE).decode("utf-8").splitlines()
+    except (LookupError, *ZIP_DAMAGE) as error:
+        raise ArtifactError(
+            f"{path} is damaged: the names of its classes cannot be read "
+            f"({first_line(error)}). Export it again."
+        ) from error
 
 
 def append_labels(path: Path, labels: Sequence[str]) -> None:

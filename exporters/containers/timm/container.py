@@ -33,6 +33,7 @@ from exporters.record import Record
 MODEL = "inception_resnet_v2"
 
 _RECORD = "irv2"
+_LABELS = "labels"
 _PREPROCESSING = {
     "input_size": [3, 299, 299],
     "mean": [0.5, 0.5, 0.5],
@@ -66,7 +67,7 @@ def write(build: Build, variant: None, task: Task, record: Record, path: Path) -
         _RECORD: record.to_text(),
     }
     if task.needs_classifier and build.labels:
-        metadata["labels"] = "\n".join(build.labels[first:])
+        metadata[_LABELS] = "\n".join(build.labels[first:])
     with path.open("wb") as file:
         safetensors.write(file, arrays, metadata)
 
@@ -119,6 +120,11 @@ def open(path: Path) -> OpenedArtifact:
             found = TimmWeights(arrays)
             return {name: StoredWeight(found.read(name)) for name in found.specs}
 
+    def labels() -> list[str]:
+        with _opened(path) as arrays:
+            text = arrays.metadata.get(_LABELS, "")
+        return text.split("\n") if text else []
+
     def check() -> list[str]:
         missing = sorted(twins.timm_gammas().keys() - names)
         return [f"{name}: missing" for name in missing]
@@ -133,6 +139,7 @@ def open(path: Path) -> OpenedArtifact:
         weights=weights,
         input_range=(-1.0, 1.0),
         first_class=first,
+        labels=labels,
         check=check,
         close=model.cache_clear,
     )

@@ -138,7 +138,7 @@ def meet(
 
     at("quantize all blocks")
     trials = {0: trial(())}
-    if trials[0].is_enough:
+    if trials[0].is_enough or not candidates:
         return [trials[0]]
     alone = {}
     for number, name in enumerate(candidates, start=1):

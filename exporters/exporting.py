@@ -205,13 +205,7 @@ def export(
     _check_directory(output)
     parity_images = None
     if verify:
-        if isinstance(images, str | os.PathLike):
-            progress(Step("read images"))
-        parity_images = (
-            images
-            if isinstance(images, ParityImages)
-            else ParityImages(Path(images) if images else None)
-        )
+        parity_images = parity.as_parity_images(images, progress)
     calibration = None
     if calibration_images:
         progress(Step("read calibration images"))
@@ -487,12 +481,9 @@ class _One:
             ),
             compared_on=parity_images.description if parity_images else None,
             parity=result.report.as_dict() if result.report else None,
-            **(
-                {"budget": [trial.as_dict() for trial in result.trials]}
-                if result.trials
-                else {}
-            ),
         )
+        if result.trials:
+            described["budget"] = [trial.as_dict() for trial in result.trials]
         size = files.size(unfinished)
         described["companions"] = self._write_companions(unfinished, described, vectors)
         self._place(unfinished, described, scratch)

@@ -14,11 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from exporters import images, weight_parity
+from checkpoints.files import PathLike
+from exporters import images as image_files
+from exporters import weight_parity
 from exporters.artifact import OpenedArtifact, Output
 from exporters.errors import MissingLibraryError
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.network.quantization import Precision
+from exporters.progress import Progress, Step
 from exporters.reference import Reference
 from exporters.weight_parity import WeightParity
 
@@ -253,11 +256,11 @@ class ParityImages:
         self.description = "generated images"
         self.note = None
         if directory:
-            found = images.read_directory(directory, limit=_COUNT)
+            found = image_files.read_directory(directory, limit=_COUNT)
             self._files = found.files
             self.note = found.note(directory)
             count = len(found.files)
-            self.description = images.description(count, directory)
+            self.description = image_files.description(count, directory)
             if count < _COUNT:
                 self.description += f" and {_COUNT - count} generated ones"
             self.batches(None)
@@ -281,15 +284,31 @@ class ParityImages:
     def _of_size(self, count: int, height: int, width: int) -> list[np.ndarray]:
         key = (count, height, width)
         if key not in self._batches:
-            whole = images.generate(count, height, width, seed=1)
+            whole = image_files.generate(count, height, width, seed=1)
             files = self._files[:count]
             if files:
-                whole[: len(files)] = images.read(files, height, width)
+                whole[: len(files)] = image_files.read(files, height, width)
             at_once = max(1, _MOST_PIXELS // (height * width))
             self._batches[key] = [
                 whole[start : start + at_once] for start in range(0, count, at_once)
             ]
         return self._batches[key]
+
+
+def as_parity_images(
+    images: PathLike | ParityImages | None, progress: Progress
+) -> ParityImages:
+    """Returns images to compare on: those given, of a directory, or generated ones.
+
+    Raises:
+      exporters.images.ImageError: the directory holds no readable images.
+    """
+    if isinstance(images, ParityImages):
+        return images
+    if images is None:
+        return ParityImages()
+    progress(Step("read images"))
+    return ParityImages(Path(images))
 
 
 def compare(

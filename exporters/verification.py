@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,6 +158,7 @@ def verify(
       ArtifactError: a path is no artifact, and holds none; or there is no such engine.
       MissingLibraryError: the engine's library is not there, or that for signatures.
       ImageError: the images cannot be read.
+      ExportError: the labels are no names of the checkpoint's classes.
       SigningError: signatures cannot be checked.
       OSError: a directory cannot be read.
     """
@@ -166,13 +166,7 @@ def verify(
     paths, skipped = find_artifacts(as_paths(artifacts), formats, of_others=True)
     unsigned = signatures.problems(paths, signed_by) if signed_by else {}
     given_labels = read_labels(Path(labels)) if labels else None
-    if isinstance(images, str | os.PathLike):
-        progress(Step("read images"))
-    parity_images = (
-        images
-        if isinstance(images, ParityImages)
-        else ParityImages(Path(images) if images else None)
-    )
+    parity_images = parity.as_parity_images(images, progress)
     if parity_images.note:
         progress(Note(parity_images.note))
     if not isinstance(checkpoint, Checkpoint):

@@ -6,7 +6,6 @@ import collections
 import contextlib
 import dataclasses
 import datetime
-import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from checkpoints import files
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, open_checkpoint
 from checkpoints.scratch import scratch_beside
-from exporters import manifest
+from exporters import manifest, parity
 from exporters.artifact import OpenedArtifact
 from exporters.errors import ArtifactError, ExportError
 from exporters.evaluation import models
@@ -247,13 +246,7 @@ def report(
     given = [path for path in as_paths(artifacts) if path != output]
     paths, _ = find_artifacts(given, formats)
     with scratch_beside(output) as scratch:
-        if isinstance(images, str | os.PathLike):
-            progress(Step("read images"))
-        parity_images = (
-            images
-            if isinstance(images, ParityImages)
-            else ParityImages(Path(images) if images else None)
-        )
+        parity_images = parity.as_parity_images(images, progress)
         if not isinstance(checkpoint, Checkpoint):
             progress(Step(f"read {checkpoint}"))
             checkpoint = open_checkpoint(

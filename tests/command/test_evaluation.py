@@ -17,16 +17,12 @@ from exporters.evaluation import evaluating, features
 from exporters.evaluation.vectors import Vectors, write_part
 
 
-class Reference(fake_format.FakeReference):
-    run = fake_format.FakeReference.outputs
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch, fake_layout):
     """The working directory, with two artifacts, a checkpoint, and images."""
     monkeypatch.setitem(formats.FORMATS, "fake", fake_format.FORMAT)
     for module in (evaluating, features):
-        monkeypatch.setattr(module, "Reference", Reference)
+        monkeypatch.setattr(module, "Reference", fake_format.FakeReference)
     monkeypatch.setattr("checkpoints.layout.num_classes", lambda variables: 8)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "artifacts").mkdir()

@@ -240,23 +240,12 @@ def test_wrong_usage_for_machines(irv2):
 # Commands, with a network that is small and quick
 
 
-class Graphs:
-    """What is there of a network that needs no graph."""
-
-    def get(self, **_):
-        return None
-
-
-class Reference(fake_format.FakeReference):
-    graphs = Graphs()
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch, fake_layout):
     """The working directory, with a checkpoint, under a small network."""
     monkeypatch.setitem(formats.FORMATS, "fake", fake_format.FORMAT)
     for module in (exporting, verification):
-        monkeypatch.setattr(module, "Reference", Reference)
+        monkeypatch.setattr(module, "Reference", fake_format.FakeReference)
     monkeypatch.chdir(tmp_path)
     stand_in.write_v1(fake_format.variables(), tmp_path / "good.ckpt")
     return tmp_path

@@ -15,23 +15,12 @@ NAME = "inception_resnet_v2-8-classes-classification-fake-75.fake"
 REPORT = ["report", "out", "--checkpoint", "good.ckpt", "--output", "pages/report.html"]
 
 
-class Graphs:
-    """What is there of a network that needs no graph."""
-
-    def get(self, **_):
-        return None
-
-
-class Reference(fake_format.FakeReference):
-    graphs = Graphs()
-
-
 @pytest.fixture
 def place(tmp_path, monkeypatch, fake_layout, irv2):
     """The working directory, with a checkpoint, and what was exported from it."""
     monkeypatch.setitem(formats.FORMATS, "fake", fake_format.FORMAT)
     for module in ("exporting", "reporting.reporting"):
-        monkeypatch.setattr(f"exporters.{module}.Reference", Reference)
+        monkeypatch.setattr(f"exporters.{module}.Reference", fake_format.FakeReference)
     monkeypatch.setattr("checkpoints.layout.num_classes", lambda variables: 8)
     monkeypatch.chdir(tmp_path)
     stand_in.write_v1(fake_format.variables(), tmp_path / "good.ckpt")

@@ -38,10 +38,6 @@ RETRYING = ["--runner=BundleBasedDirectRunner"]
 """The runner of Beam's own that runs a bundle again when it fails, as clusters do."""
 
 
-class Reference(fake_format.FakeReference):
-    run = fake_format.FakeReference.outputs
-
-
 @pytest.fixture(autouse=True)
 def environment(tmp_path, monkeypatch):
     """What processes of workers find modules of the tests by, and files."""
@@ -202,9 +198,13 @@ def test_ground_truth_in_a_cloud(tmp_path, model):
 def test_the_checkpoint_itself(tmp_path, model, images, monkeypatch):
     """Its variables reach the workers, who make a network of them."""
     monkeypatch.setattr(layout, "num_classes", lambda variables: 8)
-    monkeypatch.setattr(sharding, "Reference", Reference)
+    monkeypatch.setattr(sharding, "Reference", fake_format.FakeReference)
     of = colours.checkpoint()
-    options = {"checkpoint": of, "reference": Reference(of), "image_size": (80, 90)}
+    options = {
+        "checkpoint": of,
+        "reference": fake_format.FakeReference(of),
+        "image_size": (80, 90),
+    }
     plain = run(model, images, **options)
     done = run(model, images, **options, state=tmp_path / "state", beam=HERE)
     assert done.artifacts[0].name == "checkpoint"
@@ -393,10 +393,10 @@ def test_a_file_that_went_is_named_and_one_that_cannot_be_reached_is_not(tmp_pat
 def test_without_beam(tmp_path, model, images, monkeypatch):
     right = builtins.__import__
 
-    def without(name, *rest):
+    def without(name, *rest, **named):
         if name.partition(".")[0] == "apache_beam":
             raise ImportError(name)
-        return right(name, *rest)
+        return right(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingLibraryError, match=r"pip install 'irv2\[beam\]'"):

@@ -25,10 +25,6 @@ from exporters.progress import Note, Step
 SIZE = fake_format.IMAGE_SIZE
 
 
-class Reference(fake_format.FakeReference):
-    run = fake_format.FakeReference.outputs
-
-
 @pytest.fixture
 def model(tmp_path):
     return colours.artifact(tmp_path / "model.fake")
@@ -118,7 +114,7 @@ def test_several_artifacts_and_the_checkpoint_in_one_pass(tmp_path, model, names
         [model, blind],
         images,
         checkpoint=colours.checkpoint(),
-        reference=Reference(colours.checkpoint()),
+        reference=fake_format.FakeReference(colours.checkpoint()),
         image_size=SIZE,
         labels=names,
         progress=events.append,
@@ -280,7 +276,7 @@ def test_what_is_bound_to_a_size_gets_it(tmp_path, model):
         model,
         colours.folders(tmp_path / "images", 1),
         checkpoint=of,
-        reference=Reference(of),
+        reference=fake_format.FakeReference(of),
         image_size=(90, 80),
     )
     assert [item.image_size for item in done.artifacts] == [(90, 80), SIZE]

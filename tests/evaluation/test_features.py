@@ -21,10 +21,6 @@ from exporters.progress import Note, Step
 KINDS = ["npz", "parquet"]
 
 
-class Reference(fake_format.FakeReference):
-    run = fake_format.FakeReference.outputs
-
-
 @pytest.fixture
 def model(tmp_path):
     return colours.artifact(tmp_path / "model.fake", task="feature_vector")
@@ -115,7 +111,7 @@ def test_features_of_the_checkpoint_and_logits_of_a_classifier(tmp_path, model, 
         images,
         tmp_path / "a",
         checkpoint=of,
-        reference=Reference(of),
+        reference=fake_format.FakeReference(of),
         image_size=(75, 75),
     )
     assert done.source["format"] == "TF-Slim"

@@ -474,39 +474,41 @@ def _change_hdf5(file, chance: Random) -> str:
         return name
 
 
+def _change_member(path: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    """Changes a file in a zip archive."""
+    with zipfile.ZipFile(path) as archive:
+        members = {info: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for info, content in members.items():
+            is_it = info.filename == name
+            archive.writestr(info, change(content) if is_it else content)
+
+
 def _weights_of_keras(path: Path, chance: Random) -> str:
     if not path.name.endswith(".keras"):
         return _change_hdf5(path, chance)
-    with zipfile.ZipFile(path) as archive:
-        members = {info: archive.read(info) for info in archive.infolist()}
-    what = ""
-    with zipfile.ZipFile(path, "w") as archive:
-        for info, content in members.items():
-            if info.filename == "model.weights.h5":
-                buffer = io.BytesIO(content)
-                what = _change_hdf5(buffer, chance)
-                content = buffer.getvalue()
-            archive.writestr(info, content)
-    return what
+    changed = []
+
+    def change(content: bytes) -> bytes:
+        buffer = io.BytesIO(content)
+        changed.append(_change_hdf5(buffer, chance))
+        return buffer.getvalue()
+
+    _change_member(path, "model.weights.h5", change)
+    return changed[0]
 
 
 def _layer_of_keras(path: Path, chance: Random) -> str:
-    with zipfile.ZipFile(path) as archive:
-        members = {info: archive.read(info) for info in archive.infolist()}
-    name = ""
-    with zipfile.ZipFile(path, "w") as archive:
-        for info, content in members.items():
-            if info.filename == "config.json":
-                described = json.loads(content)
-                layers = [
-                    layer
-                    for layer in described["config"]["layers"]
-                    if "padding" in layer["config"]
-                ]
-                layer = chance.choice(layers)
-                name = layer["config"]["name"]
-                other = {"same": "valid", "valid": "same"}
-                layer["config"]["padding"] = other[layer["config"]["padding"]]
-                content = json.dumps(described).encode()
-            archive.writestr(info, content)
-    return name
+    changed = []
+
+    def change(content: bytes) -> bytes:
+        described = json.loads(content)
+        configs = [layer["config"] for layer in described["config"]["layers"]]
+        config = chance.choice([c for c in configs if "padding" in c])
+        other = {"same": "valid", "valid": "same"}
+        config["padding"] = other[config["padding"]]
+        changed.append(config["name"])
+        return json.dumps(described).encode()
+
+    _change_member(path, "config.json", change)
+    return changed[0]

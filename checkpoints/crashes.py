@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 SIZE = 8192
 """Bytes of memory that both processes share."""
@@ -58,6 +61,18 @@ def blamed(path: Path, error: type[Exception]) -> Iterator[None]:
         yield
     finally:
         _written(before)
+
+
+def blaming(
+    path: Path, error: type[Exception], function: Callable[..., T]
+) -> Callable[..., T]:
+    """Returns a function that names a file while it is at work; see `blamed`."""
+
+    def call(*arguments: object) -> T:
+        with blamed(path, error):
+            return function(*arguments)
+
+    return call
 
 
 def describe(number: int) -> str:

@@ -109,10 +109,10 @@ def _run(
             model = running.run(path, found.form, found.classes)
             stack.enter_context(model)
             opened = _Opened(found, model, reference, parity_images)
+            artifact = opened.artifact()
         except (CannotRunError, MissingLibraryError) as error:
             task = _task(found)
             return _Ran(task, task.output, ComparedOutputs({}, {}, (), str(error)))
-        artifact = opened.artifact()
         tolerance = TOLERANCES[_coarsest(found.precision)]
         outputs = parity.compare_outputs(artifact, reference, parity_images, tolerance)
     return _Ran(

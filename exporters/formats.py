@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import mmap
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from checkpoints import crashes, hdf5, keras_weights, safetensors, wire
-from exporters.artifact import OpenedArtifact
+from exporters.artifact import OpenedArtifact, Sections
 from exporters.build import Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
@@ -25,8 +26,6 @@ from exporters.network.quantization import Precision
 from exporters.network.tasks import CLASSIFICATION, TASKS, Task
 from exporters.parity import LooseInTraining, Tolerance, ToleranceWithExceptions
 from exporters.record import Record
-
-T = TypeVar("T")
 
 MODEL = "inception_resnet_v2"
 TF_HUB = "https://tfhub.dev/"
@@ -552,13 +551,15 @@ def _check_engine(path: Path, container: Container, engine: str) -> None:
 
 def _blaming(path: Path, artifact: OpenedArtifact) -> OpenedArtifact:
     """Returns an artifact that is named wherever its library is at work."""
+    named = functools.partial(crashes.blaming, path, ArtifactError)
+    cut = artifact.sections
 
-    def named(function: Callable[..., T]) -> Callable[..., T]:
-        def call(*arguments: Any) -> T:
-            with crashes.blamed(path, ArtifactError):
-                return function(*arguments)
-
-        return call
+    def sections(layers: Sequence[str]) -> Sections:
+        assert cut
+        found = named(cut)(layers)
+        return dataclasses.replace(
+            found, through=named(found.through), apart=named(found.apart)
+        )
 
     return dataclasses.replace(
         artifact,
@@ -567,4 +568,5 @@ def _blaming(path: Path, artifact: OpenedArtifact) -> OpenedArtifact:
         weights=named(artifact.weights),
         activations=named(artifact.activations),
         check=named(artifact.check),
+        sections=sections if cut else None,
     )

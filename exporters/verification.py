@@ -245,6 +245,11 @@ def _verify_one(
         try:
             artifact, row = _open(path, formats, engine)
         except ForeignFileError:
+            if engine is not None:
+                raise ArtifactError(
+                    f"{path} cannot be run by {engine}: another tool made it, and its "
+                    "form's own library runs it. Leave out --engine."
+                ) from None
             report, identified = foreign.compare(path, reference, parity_images)
         else:
             with artifact:

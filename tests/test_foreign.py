@@ -23,6 +23,8 @@ from exporters.parity import ParityImages
 
 CHECKPOINT = narrow_network.CHECKPOINT
 SIZE = (75, 75)
+GRAPH = b"\x0a\x0b\x0a\x01x\x12\x06NoOp.."
+"""What is recognized as a frozen graph."""
 
 
 class FewImages(ParityImages):
@@ -52,12 +54,12 @@ def reference(tmp_path_factory):
 def verify(tmp_path, reference):
     """Verifies one file, and returns what came of it."""
 
-    def call(path, checkpoint=CHECKPOINT):
+    def call(path, checkpoint=CHECKPOINT, **options):
         own = reference
         if checkpoint is not CHECKPOINT:
             own = narrow_network.NarrowReference(checkpoint, tmp_path)
         (item,) = verification.verify(
-            path, checkpoint, images=IMAGES, reference=own
+            path, checkpoint, images=IMAGES, reference=own, **options
         ).artifacts
         return item
 
@@ -97,6 +99,14 @@ def test_a_file_agrees(tmp_path, verify):
     assert item.identified.relation == "same"
     assert "batch norm folded, 11 classes" in notes(item)
     assert "NHWC images in [0, 1]" in notes(item)
+
+
+@pytest.mark.parametrize("name", ["foreign.onnx", "graph.pb"])
+def test_no_engine_can_be_chosen_for_it(tmp_path, verify, name):
+    path = tmp_path / name
+    path.write_bytes(write_onnx(tmp_path).read_bytes() if name[0] == "f" else GRAPH)
+    item = verify(path, engine="onnxruntime")
+    assert item.error.startswith(f"{path} cannot be run by onnxruntime: another tool")
 
 
 @pytest.mark.slow
@@ -311,7 +321,7 @@ def test_what_came_of_it_as_json(tmp_path, verify):
 
 
 def test_files_of_no_format_of_ours_are_found_in_directories(tmp_path):
-    (tmp_path / "graph.pb").write_bytes(b"\x0a\x0b\x0a\x01x\x12\x06NoOp..")
+    (tmp_path / "graph.pb").write_bytes(GRAPH)
     (tmp_path / "network.xml").write_text('<?xml version="1.0"?><net name="x"></net>')
     (tmp_path / "notes.xml").write_text('<?xml version="1.0"?><notes></notes>')
     found, skipped = verification.find_artifacts([tmp_path], of_others=True)

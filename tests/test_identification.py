@@ -584,6 +584,7 @@ def test_openvinos_integers(openvino):
         ('shape="1"', 'shape="x"'),
         ("</net>", ""),
         ('to-layer="Convert"', ""),
+        ('shape="5,1,1,1"', 'shape="1,5,1,1"'),
     ],
 )
 def test_a_damaged_file_of_openvinos(openvino, old, new):
@@ -655,6 +656,8 @@ def test_models_of_tfjs(graph_model):
         ('"uint8"', '"float8"'),
         ('"graph-model"', '"another"'),
         ('"paths"', '"path"'),
+        ("[2, 3]", "[1e999]"),
+        ("0.5", "1" + "0" * 400),
     ],
 )
 def test_damaged_models_of_tfjs(graph_model, old, new):

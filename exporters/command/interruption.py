@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Iterator
 from types import FrameType
 
+_AT_ONCE = 0.5
+"""Seconds in which a request that is told again is the same: to a process and its group."""
 _is_requested = False
+_last = 0.0
 
 
 @contextlib.contextmanager
@@ -33,9 +37,11 @@ def heeded() -> Iterator[None]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _is_requested
-    _is_requested = True
-    raise KeyboardInterrupt
+    global _is_requested, _last
+    is_same = _is_requested and time.monotonic() - _last < _AT_ONCE
+    _is_requested, _last = True, time.monotonic()
+    if not is_same:
+        raise KeyboardInterrupt
 
 
 def is_requested() -> bool:

@@ -7,7 +7,6 @@ that crashed a library is named; verbs that only read begin again, and take it f
 from __future__ import annotations
 
 import atexit
-import ctypes
 import mmap
 import os
 import signal
@@ -73,10 +72,13 @@ def _once(work: Callable[[], int], shared: mmap.mmap, crashed: dict[str, int]) -
     sys.stdout.flush()
     sys.stderr.flush()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, heeded)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Ignored, it would not be told.
     try:
         parent = os.getpid()
         child = os.fork()
         if not child:
+            import ctypes
+
             ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
             if os.getppid() != parent:
                 os._exit(1)
@@ -102,7 +104,12 @@ def _end(work: Callable[[], int]) -> NoReturn:
     try:
         code = work()
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        code = 70
+        sys.excepthook(*sys.exc_info())
     finally:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

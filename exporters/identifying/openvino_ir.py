@@ -16,6 +16,7 @@ import numpy as np
 
 from checkpoints.regular_file import open_regular
 from exporters.artifact import first_line, reading
+from exporters.engines import FLOAT32, OPENVINO
 from exporters.errors import ArtifactError, MissingLibraryError
 from exporters.identifying.contents import Contents, Node, StoredArray
 from exporters.identifying.running import ForeignModel, Images, joined
@@ -73,9 +74,10 @@ def read(path: Path) -> Contents:
             if layer.get("type") == "Const"
             and (values := _values(layer, content)) is not None
         }
+        arrays = list(_arrays(constants, nodes))
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise ArtifactError(f"{path} is damaged: {first_line(error)}") from error
-    return Contents("OpenVINO", list(_arrays(constants, nodes)), nodes)
+    return Contents("OpenVINO", arrays, nodes)
 
 
 def _inputs(network: ElementTree.Element) -> dict[str, list[str]]:
@@ -142,13 +144,11 @@ def run(path: Path, classes: int | None) -> ForeignModel:
     except ImportError as error:
         raise MissingLibraryError(
             f"OpenVINO cannot be imported ({first_line(error)}); "
-            "pip install 'irv2[openvino]' brings it"
+            f"pip install {OPENVINO.install} brings it"
         ) from error
     library = f"OpenVINO {openvino.__version__.partition('-')[0]}"
     with reading(path, "OpenVINO's form", library):
-        model = openvino.Core().compile_model(
-            str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-        )
+        model = openvino.Core().compile_model(str(path), "CPU", FLOAT32)
     if len(model.inputs) != 1:
         raise ArtifactError(f"{path} has {len(model.inputs)} inputs; expected one.")
     (image,) = model.inputs

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from checkpoints import crashes
 from exporters.artifact import nothing
 from exporters.errors import ArtifactError
 
@@ -77,8 +78,11 @@ def run(path: Path, form: str, classes: int | None) -> ForeignModel:
     if form not in _MODULES:
         raise CannotRunError(f"there is no library here that runs {form}")
     module = importlib.import_module(_MODULES[form])
-    model: ForeignModel = module.run(path, classes)
-    return model
+    with crashes.blamed(path, ArtifactError):
+        model: ForeignModel = module.run(path, classes)
+    return dataclasses.replace(
+        model, run=crashes.blaming(path, ArtifactError, model.run)
+    )
 
 
 @dataclasses.dataclass(frozen=True)

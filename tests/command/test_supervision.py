@@ -55,7 +55,7 @@ def irv2(tmp_path):
     (capi.parent / "__init__.py").write_text(f"__version__ = '1'\n{LIBRARY}")
     path = os.pathsep.join([str(tmp_path / "library"), str(ROOT)])
 
-    def start(*arguments):
+    def start(*arguments, **options):
         return subprocess.Popen(
             [sys.executable, "-m", "exporters.command.main", *map(str, arguments)],
             cwd=tmp_path,
@@ -63,6 +63,7 @@ def irv2(tmp_path):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **options,
         )
 
     return start
@@ -96,13 +97,72 @@ def test_one_such_file_among_many_is_a_result(irv2, tmp_path):
         assert f"{name} crashed the library that opened it" in err
 
 
-def test_what_writes_is_not_begun_again(irv2, tmp_path):
-    (tmp_path / "bad.onnx").write_bytes(MODEL + b"crash")
-    arguments = ["--checkpoint", "bad.onnx", "--output", "out"]
-    code, _, err = ended(irv2("export", *arguments))
-    assert code == 3
-    assert not (tmp_path / "out").exists()
-    assert "Traceback" not in err
+@pytest.mark.parametrize(("again", "times"), [(False, 1), (True, 2)])
+def test_what_writes_is_not_begun_again(tmp_path, again, times):
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from checkpoints import crashes
+from exporters.command import supervision
+
+def work():
+    with open("begun", "a") as file:
+        file.write("begun\\n")
+    with crashes.blamed(Path("bad.onnx"), ValueError):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+try:
+    sys.exit(supervision.run(work, again={again}, crash_code=3))
+except ValueError:
+    sys.exit(4)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (tmp_path / "begun").read_text() == "begun\n" * times
+    assert "bad.onnx crashed the library that opened it" in done.stderr
+    # The second time, the file is refused: an error that nobody here catches.
+    assert done.returncode == (70 if again else 3)
+
+
+def test_a_file_of_another_tool_that_crashes_is_named(tmp_path):
+    """Also where it is only run, after it was read."""
+    program = """
+import os, signal, sys, types
+from pathlib import Path
+from exporters.command import supervision
+
+def work():
+    from exporters.errors import ArtifactError
+    from exporters.identifying import running
+
+    crashing = types.ModuleType("crashing")
+    crashing.run = lambda path, classes: running.ForeignModel(
+        "it", None, "NHWC", lambda images: os.kill(os.getpid(), signal.SIGSEGV)
+    )
+    sys.modules["crashing"] = crashing
+    running._MODULES["ONNX"] = "crashing"
+    try:
+        running.run(Path("bad.onnx"), "ONNX", None).run(None)
+    except ArtifactError as error:
+        print(error)
+        return 3
+
+sys.exit(supervision.run(work, again=True, crash_code=5))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith("bad.onnx crashed the library that opened it")
 
 
 def test_what_ends_it_otherwise_is_told(irv2, tmp_path):
@@ -136,6 +196,25 @@ def test_requests_to_end_come_through(waiting, number):
     code, _, err = ended(waiting)
     assert code == 130
     assert err.endswith("irv2: interrupted\n")
+
+
+def test_a_request_to_the_whole_group_is_one_request(irv2, tmp_path):
+    """As `timeout` and service managers send it: to this process, and to its child."""
+    (tmp_path / "slow.onnx").write_bytes(MODEL + b"wait")
+    process = irv2("inspect", "slow.onnx", start_new_session=True)
+    wait_for(lambda: (tmp_path / "told").exists())
+    os.killpg(process.pid, signal.SIGTERM)
+    code, _, err = ended(process)
+    assert code == 130
+    assert err.endswith("irv2: interrupted\n")
+
+
+def test_children_that_nobody_is_told_of(irv2, tmp_path):
+    """As where `trap '' CHLD` was said before."""
+    (tmp_path / "bad.onnx").write_bytes(MODEL)
+    ignored = lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # noqa: E731
+    code, _, _ = ended(irv2("inspect", "bad.onnx", preexec_fn=ignored))
+    assert code == 3
 
 
 def children(pid):

@@ -38,7 +38,13 @@ def read(path: Path) -> Contents:
             for array in _arrays(path, group)
         ]
         nodes = list(_nodes(model["modelTopology"]))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ArtifactError(f"{source} is damaged: {first_line(error)}") from error
     except OSError as error:
         raise ArtifactError(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.metadata
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,14 +36,6 @@ class Library:
     module: str
     distribution: str
     install: str
-
-    @property
-    def version(self) -> str | None:
-        """The version that is installed, None if none is."""
-        try:
-            return importlib.metadata.version(self.distribution)
-        except importlib.metadata.PackageNotFoundError:
-            return None
 
 
 ONNX_RUNTIME = Library("onnxruntime", "onnxruntime", "onnxruntime", "irv2")
@@ -89,11 +80,11 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def onnx_session(path: Path, threads: int | None = None) -> InferenceSession:
-    """Opens an ONNX file with ONNX Runtime, on the processor.
+def onnx_session(model: Path | bytes, threads: int | None = None) -> InferenceSession:
+    """Opens an ONNX model with ONNX Runtime, on the processor.
 
     Args:
-      path: the file.
+      model: the file, or its content.
       threads: how many it may use; None for as many as there are processors for us.
 
     Raises:
@@ -107,7 +98,9 @@ def onnx_session(path: Path, threads: int | None = None) -> InferenceSession:
     # that read images, or another engine that is measured in turn.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"]
+        model if isinstance(model, bytes) else str(model),
+        options,
+        providers=["CPUExecutionProvider"],
     )
 
 

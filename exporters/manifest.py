@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +141,12 @@ def check_version(described: Any, path: Path) -> None:
         )
 
 
-def changed_files(artifact: Path) -> list[str]:
+def changed_files(artifact: Path, found: Mapping[str, str] | None = None) -> list[str]:
     """Names the files that are not as the manifest beside the artifact says.
+
+    Args:
+      artifact: the file or directory.
+      found: the digests of its files, where they are known.
 
     Returns:
       Names below the artifact's parent; none where there is no manifest.
@@ -162,7 +167,8 @@ def changed_files(artifact: Path) -> list[str]:
             raise ValueError("it does not list files")
     except (ValueError, KeyError, TypeError) as error:
         raise _no_manifest(path, error) from error
-    found = files.digests(named(artifact)) if artifact.exists() else {}
+    if found is None:
+        found = files.digests(named(artifact)) if artifact.exists() else {}
     changes = [
         sorted(
             name

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import platform
 from pathlib import Path
+
+from exporters.engines import cores
 
 _INSTRUCTIONS = {
     "avx2": {"avx2"},
@@ -47,7 +48,5 @@ def this_processor(proc: Path = Path("/proc")) -> Processor:
     return Processor(
         facts.get("model name") or platform.processor() or platform.machine(),
         tuple(name for name, flags in _INSTRUCTIONS.items() if flags & known),
-        len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        cores(),
     )

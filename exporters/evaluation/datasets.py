@@ -187,12 +187,14 @@ def _directory(
     children = _sorted(child for child in path.iterdir() if child.name[0] != ".")
     folders = [child for child in children if child.is_dir()]
     images = [child for child in children if _is_image(child)]
-    others = [child for child in children if child not in {*folders, *images}]
+    usable = {*folders, *images}
+    others = [child for child in children if child not in usable]
     records = [child for child in others if tfrecords.is_one(child)]
+    usable.update(records)
     problems = {
         child.name: "not called like an image"
         for child in others
-        if child not in records
+        if child not in usable
     }
     if records and not images:
         found = _tfrecords(path, records, scan)

@@ -375,8 +375,8 @@ def _with_cards(done: Evaluation, formats: Mapping[str, Format]) -> Evaluation:
         if item.engine:
             facts["engine"] = item.engine
         try:
-            recording.record(Path(item.name), facts, formats)
-        except ArtifactError as error:
+            recording.record(Path(item.name), item.digest, facts, formats)
+        except (ArtifactError, OSError) as error:
             failed[item.name] = str(error)
         else:
             written.append(item.name)

@@ -292,7 +292,7 @@ def size_of(path: Location) -> int:
     return path.stat().st_size if isinstance(path, Path) else path.size()
 
 
-_WORK = "_work"
+_WORK = "_irv2_work"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,7 +300,7 @@ class Workplace:
     """A directory where those who share out work, and those who do it, leave files.
 
     Attributes:
-      directory: which holds the results; all else is below `_work` in it.
+      directory: which holds the results; all else is below `_irv2_work` in it.
     """
 
     directory: Location

@@ -204,9 +204,11 @@ class VectorRun:
                     Step("features", done=done, total=len(positions), unit="images")
                 )
                 while len(names) >= part_size:
-                    part, names = names[:part_size], names[part_size:]
-                    values, rows = np.stack(rows[:part_size]), rows[part_size:]
-                    yield Vectors(part, values, self.source)
+                    values = np.stack(rows[:part_size])
+                    part = Vectors(names[:part_size], values, self.source)
+                    # At once: an interruption keeps the rest, each by its own name.
+                    names, rows = names[part_size:], rows[part_size:]
+                    yield part
         except KeyboardInterrupt:
             if names:
                 yield Vectors(names, np.stack(rows[: len(names)]), self.source)

@@ -23,7 +23,7 @@ import numpy as np
 from checkpoints import files
 from checkpoints.reader import Checkpoint, Provenance
 from checkpoints.scratch import temporary
-from exporters.errors import EvaluationError
+from exporters.errors import EvaluationError, StorageError
 from exporters.evaluation import datasets, models, vectors
 from exporters.evaluation import state as states
 from exporters.evaluation.batches import Size
@@ -369,7 +369,7 @@ class Launcher:
             if model.name == models.CHECKPOINT:
                 assert checkpoint is not None
                 copy = directory / _CHECKPOINT
-                self._put(copy, _content(checkpoint))
+                self.workplace.write(copy, _content(checkpoint))
             else:
                 copy = directory / os.path.basename(os.path.abspath(model.name))
                 self._copy(Path(model.name), copy)
@@ -381,10 +381,7 @@ class Launcher:
             for child in path.iterdir():
                 self._copy(child, copy / child.name)
         else:
-            self._put(copy, path.read_bytes())
-
-    def _put(self, path: Location, content: bytes) -> None:
-        self.workplace.write(_absolute(path), content)
+            self.workplace.write(copy, path.read_bytes())
 
     def evaluate(self, run: Run, ship: Callable[[], Shipment]) -> State:
         """Runs the pass of an evaluation; goes on with what is there.
@@ -526,7 +523,10 @@ class Launcher:
         there = len(self.workplace.names(pattern, directory)) if before else 0
 
         def poll() -> None:
-            new = len(self.workplace.names(pattern, directory)) - there
+            try:
+                new = len(self.workplace.names(pattern, directory)) - there
+            except (OSError, StorageError):
+                return  # It is asked again soon; what fails the work says so itself.
             done = min(before + new * shard_size, total)
             self.progress(Step(job.name, done=done, total=total, unit=unit))
 

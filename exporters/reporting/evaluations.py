@@ -9,25 +9,9 @@ from typing import Any
 
 from checkpoints import files
 from exporters.errors import EvaluationError
+from exporters.evaluation.evaluating import Disagreement
 
 _MOST_DIFFERING, _MOST_CLASSES, _MOST_CONFUSIONS = 24, 10, 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """An image to which an artifact gives another class than the first one does.
-
-    Attributes:
-      image: its name.
-      label: name of the class that it is of.
-      first: name of the class that the first artifact says.
-      second: name of the class that this one says.
-    """
-
-    image: str
-    label: str
-    first: str
-    second: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +35,7 @@ class Score:
     top_5: float | None
     agreement: float | None = None
     differing: int = 0
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[Disagreement, ...] = ()
     missed: Mapping[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
     confusions: tuple[tuple[str, str, int], ...] = ()
 
@@ -138,7 +122,7 @@ def _score(item: Mapping[str, Any], agreement: Mapping[str, Any] | None) -> Scor
         agreement=float(agreement["share"]) if agreement else None,
         differing=len(differing),
         differences=tuple(
-            Difference(
+            Disagreement(
                 *(str(found[name]) for name in ("image", "label", "first", "second"))
             )
             for found in differing[:_MOST_DIFFERING]

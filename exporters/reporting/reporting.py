@@ -243,8 +243,8 @@ def report(
     output = Path(output)
     _check_output(output, force)
     read = evaluations.read(Path(evaluation)) if evaluation else None
-    given = [path for path in as_paths(artifacts) if path != output]
-    paths, _ = find_artifacts(given, formats)
+    given = [path for path in as_paths(artifacts) if not _is_same(path, output)]
+    paths, _ = find_artifacts(given, formats, of_others=True)
     with scratch_beside(output) as scratch:
         parity_images = parity.as_parity_images(images, progress)
         if not isinstance(checkpoint, Checkpoint):
@@ -322,7 +322,7 @@ def report(
         progress(Step("draw"))
         text = page.render(made.as_dict(), look.pictures(), _pictures_of(read))
         finished = scratch / output.name
-        finished.write_text(text, encoding="utf-8")
+        finished.write_text(text, encoding="utf-8", errors="replace")
         files.sync(finished)
         files.replace({finished: output}, scratch)
     return made
@@ -445,12 +445,13 @@ def _described(verified: VerifiedArtifact) -> ReportedArtifact:
     with contextlib.suppress(OSError, ValueError):
         found = files.read_json(manifest.path_of(path))
         described = found if isinstance(found, dict) else {}
-    changed = None
-    with contextlib.suppress(ArtifactError, OSError):
-        changed = manifest.changed_files(path) if described else None
     is_there = path.exists()
     versions = described.get("versions")
     named = manifest.named(path)
+    digests = files.digests(named) if is_there else {}
+    changed = None
+    with contextlib.suppress(ArtifactError, OSError):
+        changed = manifest.changed_files(path, digests) if described else None
     report = verified.report
     return ReportedArtifact(
         verified=verified,
@@ -459,7 +460,7 @@ def _described(verified: VerifiedArtifact) -> ReportedArtifact:
         task=report.task if report else _text(described.get("task")),
         is_stand_in=described.get("stand_in") is True,
         bytes=files.size(named) if is_there else 0,
-        digests=files.digests(named) if is_there else {},
+        digests=digests,
         changed=changed,
         versions={str(k): str(v) for k, v in versions.items()}
         if isinstance(versions, dict)
@@ -475,10 +476,12 @@ def _labels(described: Sequence[ReportedArtifact]) -> list[str]:
     """What to call artifacts: by format, and by task if there are several of it."""
     formats = collections.Counter(item.format for item in described)
     both = collections.Counter((item.format, item.task) for item in described)
+    names = collections.Counter(item.label for item in described)
     labels = []
     for item in described:
         if item.format is None or both[item.format, item.task] > 1:
-            labels.append(item.label)
+            is_told_apart = names[item.label] == 1
+            labels.append(item.label if is_told_apart else str(item.verified.path))
         elif formats[item.format] > 1:
             labels.append(f"{item.format}, {str(item.task).replace('_', ' ')}")
         else:

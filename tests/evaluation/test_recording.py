@@ -1,5 +1,6 @@
 """Figures in manifests and model cards: of these bytes, and nothing else is changed."""
 
+import errno
 import json
 import re
 
@@ -165,6 +166,42 @@ def test_a_changed_artifact_has_no_card_made(place):
     done = run(path, place)
     assert "is not as its manifest says" in done.without_card[str(path)]
     assert (described(path), card(path)) == before
+
+
+def test_figures_of_what_was_replaced_since_go_nowhere(place):
+    """It was evaluated for hours, and somebody exported another one in between."""
+    path = exported(place)
+    other = colours.blind_to_red()
+
+    def export_another(event):
+        if getattr(event, "name", "") == "evaluate" and not replaced:
+            replaced.append(exported(place, other))
+
+    replaced = []
+    done = run(path, place, progress=export_another)
+    assert replaced
+    assert "was replaced since it was evaluated" in done.without_card[str(path)]
+    assert "evaluation" not in described(path) and "## Evaluation" not in card(path)
+
+
+def test_a_card_that_cannot_be_written_costs_no_figures(place, monkeypatch):
+    path = exported(place)
+
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(files, "replace", refuse)
+    done = run(path, place)
+    assert done.artifacts[0].top_1 == 1
+    assert "Read-only file system" in done.without_card[str(path)]
+
+
+@pytest.mark.parametrize("change", [{"format": ["fake"]}, {"options": None}])
+def test_a_manifest_that_lacks_what_a_card_says(place, change):
+    path = exported(place)
+    files.write_json(manifest.path_of(path), described(path) | change)
+    done = run(path, place)
+    assert "is not a manifest of this irv2" in done.without_card[str(path)]
 
 
 def test_what_is_signed_is_left_alone(place):

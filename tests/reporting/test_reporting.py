@@ -182,8 +182,16 @@ def test_bars_and_shares_are_the_jsons(whole):
             for n in range(6)
         ]
         assert_in_a_line(*zip(*bars))
-    (first, *_) = page.marks(f"/artifacts/{find(page, INT8)}/score/top_1")
-    assert first
+    scored = [n for n in range(6) if page.at(f"/artifacts/{n}")["score"]]
+    shares = [
+        (
+            page.marks(f"/artifacts/{n}/score/top_1")[0][0],
+            page.at(f"/artifacts/{n}/score/top_1"),
+        )
+        for n in scored
+    ]
+    assert len(shares) >= 2
+    assert_in_a_line(*zip(*shares))
 
 
 def assert_in_a_line(places, values):
@@ -490,3 +498,15 @@ def test_two_artifacts_of_a_format_are_called_by_their_names(block, tmp_path):
     labels = [item.label for item in done.artifacts]
     assert labels == [item.verified.path.name for item in done.artifacts]
     assert len(labels) == 4
+
+
+def test_two_artifacts_of_one_name_are_called_by_their_paths(block, tmp_path):
+    for name in ("$old$", "new"):
+        (tmp_path / name).mkdir()
+        blocks.make(tmp_path / name, CHECKPOINT, ["onnx-float32"], ["classification"])
+    directories = [tmp_path / "new", tmp_path / "$old$"]
+    paths = [path for of in directories for path in (of / "artifacts").glob("*.onnx")]
+    done, page = blocks.write(paths, tmp_path / "report.html", CHECKPOINT, latency=True)
+    labels = [item.label for item in done.artifacts]
+    assert sorted(labels) == sorted(map(str, paths))
+    assert all(page.bar(f"/artifacts/{n}/bytes") > 0 for n in range(2))

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 
 from exporters.artifact import first_line, reading
+from exporters.engines import onnx_session
 from exporters.errors import ArtifactError
 from exporters.identifying.contents import Contents, Node, StoredArray
 from exporters.identifying.running import ForeignModel, Images, joined
@@ -89,9 +90,7 @@ def run(path: Path, classes: int | None) -> ForeignModel:
     """
     library = f"ONNX Runtime {onnxruntime.__version__}"
     with reading(path, "an ONNX file", library):
-        session = onnxruntime.InferenceSession(
-            str(path), providers=["CPUExecutionProvider"]
-        )
+        session = onnx_session(path)
     inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type not in _DTYPES:
         found = ", ".join(f"{each.name}, {each.type}" for each in inputs)

@@ -17,6 +17,7 @@ from onnx import helper, numpy_helper, shape_inference
 
 from exporters.artifact import Sections
 from exporters.containers.onnx.nodes import INPUT, TO_NCHW, TO_NHWC
+from exporters.engines import onnx_session
 from exporters.network.quantization import Quantization
 
 _GIVEN = "/given"
@@ -79,10 +80,10 @@ def cut(
     ]
     del model.graph.output[:]
     model.graph.output.extend(shown)
-    whole = _session(model)
+    whole = onnx_session(model.SerializeToString())
     fed = {layer: cuts[layer] for layer in list(cuts)[:-1]}
     _feed(model.graph, fed)
-    parted = _session(model)
+    parted = onnx_session(model.SerializeToString())
 
     def run(
         session: onnxruntime.InferenceSession, feed: Mapping[str, np.ndarray]
@@ -157,9 +158,3 @@ def _feed(graph: onnx.GraphProto, cuts: Mapping[str, _Cut]) -> None:
     nodes = [*added, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )

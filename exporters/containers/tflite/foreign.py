@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from exporters.artifact import first_line, reading
+from exporters.engines import cores
 from exporters.errors import ArtifactError
 from exporters.identifying.contents import Contents, Node, StoredArray
 from exporters.identifying.running import ForeignModel, Images, joined
@@ -89,13 +89,13 @@ def run(path: Path, classes: int | None) -> ForeignModel:
 
 def _interpreter(path: Path) -> Interpreter:
     """One that can run a file: with the delegate that is fast, or else without."""
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())
+    interpreter = Interpreter(str(path), num_threads=cores())
     try:
         interpreter.allocate_tensors()
     except RuntimeError:  # XNNPACK does not take every scale of integers.
         plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         interpreter = Interpreter(
-            str(path), num_threads=os.cpu_count(), experimental_op_resolver_type=plain
+            str(path), num_threads=cores(), experimental_op_resolver_type=plain
         )
         interpreter.allocate_tensors()
     return interpreter

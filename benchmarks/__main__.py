@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import engines, exporting, figures, report
+from benchmarks.arguments import count
 from benchmarks.engines import UnknownEngineError
 from benchmarks.exporting import Made, Recipe
 from benchmarks.figures import Figures
@@ -140,11 +141,11 @@ def _parser() -> argparse.ArgumentParser:
         + ", ".join(engine.name for engine in engines.ENGINES),
     )
     parser.add_argument(
-        "--threads", type=_count, default=2, help="of each engine; default: 2"
+        "--threads", type=count, default=2, help="of each engine; default: 2"
     )
     parser.add_argument(
         "--repeats",
-        type=_count,
+        type=count,
         default=3,
         help="how often each artifact is made; default: 3",
     )
@@ -168,12 +169,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 on")
-    return int(text)
 
 
 if __name__ == "__main__":

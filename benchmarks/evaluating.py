@@ -13,6 +13,7 @@ import dataclasses
 import datetime
 import os
 import resource
+import shlex
 import sys
 import tempfile
 import time
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import engines, machines
+from benchmarks.arguments import count
 from benchmarks.engines import Engine
 from benchmarks.figures import Machine, Spread
 from checkpoints import files
@@ -279,7 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("artifacts", type=Path, nargs="+", help="classifiers")
     parser.add_argument(
-        "--images", type=int, default=64, help="photographs; default: 64"
+        "--images", type=count, default=64, help="photographs; default: 64"
     )
     parser.add_argument("--repeats", type=int, default=5, help="of each; default: 5")
     parser.add_argument(
@@ -295,14 +297,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="directory to keep figures in; default: build/benchmarks",
     )
     given = parser.parse_args(arguments)
+    try:
+        given.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {given.output}: {error.strerror}")
     console = Console()
-    with (
-        tempfile.TemporaryDirectory(prefix="irv2-bench-") as name,
-        Steps(console) as progress,
-    ):
-        found = _measure(given, Path(name), progress)
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="irv2-bench-") as name,
+            Steps(console) as progress,
+        ):
+            found = _measure(given, Path(name), progress)
+    except ArtifactError as error:
+        parser.error(str(error))
     show(console, found)
-    given.output.mkdir(parents=True, exist_ok=True)
     path = given.output / f"evaluating-{found.date.replace(':', '')}.json"
     files.write_json(path, dataclasses.asdict(found))
     console.say(f"\nKept in {path}")
@@ -326,8 +334,8 @@ def _measure(given: argparse.Namespace, directory: Path, progress: Progress) -> 
         progress(Step(f"write {given.memory_images} photographs"))
         lots = many(directory / "many", given.memory_images, side)
         kept = memory(given.artifacts[0], lots, progress)
-    command = ["python -m benchmarks.evaluating", *sys.argv[1:]]
-    return Figures(date, machine, " ".join(command), tuple(throughputs), kept)
+    command = shlex.join(["python", "-m", "benchmarks.evaluating", *sys.argv[1:]])
+    return Figures(date, machine, command, tuple(throughputs), kept)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ _HIDDEN_PREFIX = ".irv2-"
 _PREFIX = "irv2-"
 _OWNER = ".owner"
 _UNNAMED_OWNER = f"{_OWNER}-"
-_RANDOM_NAME = re.compile(r"[a-z0-9_]{8}")
-"""What `tempfile.mkdtemp` adds to a prefix."""
+_NAME = "scratch-"
+_RANDOM_NAME = re.compile(f"{_NAME}[a-z0-9_]{{8}}")
+"""What is added to a prefix, the last of it by `tempfile.mkdtemp`."""
 
 
 class Scratch:
@@ -49,7 +50,7 @@ class Scratch:
             remove_leftovers(parent, prefix)
         while True:
             try:
-                self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+                self.path = Path(tempfile.mkdtemp(prefix=prefix + _NAME, dir=parent))
             except OSError as error:
                 # Its own name is random, and means nothing to anybody.
                 raise type(error)(error.errno, error.strerror, str(parent)) from None
@@ -172,7 +173,7 @@ def remove_leftovers(parent: Path, prefix: str = _HIDDEN_PREFIX) -> list[Path]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             files.undo_replacing(path)
             _remove(path, None)
-            removed.append(path)
+            removed += [] if path.exists() else [path]
     return removed
 
 

@@ -53,3 +53,21 @@ def test_what_is_lost_is_by_the_best_of_both():
 def test_what_has_no_engine_of_its_own(tmp_path):
     with pytest.raises(ArtifactError, match="no engine here that it was made for"):
         evaluating._own_engine(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["missing.onnx"], "missing.onnx does not exist"),
+        (["missing.onnx", "--images", "0"], "'0': expected a number from 1 on"),
+        (["missing.onnx", "--output", "{file}/x"], "Not a directory"),
+    ],
+)
+def test_what_cannot_be_measured(arguments, told, tmp_path, capfd):
+    (tmp_path / "file").touch()
+    given = [text.format(file=tmp_path / "file") for text in arguments]
+    output = [] if "--output" in given else ["--output", str(tmp_path / "kept")]
+    with pytest.raises(SystemExit) as caught:
+        evaluating.main([*given, *output, "--memory-images=0"])
+    assert caught.value.code == 2
+    assert told in capfd.readouterr().err

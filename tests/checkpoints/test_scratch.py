@@ -145,7 +145,7 @@ def test_what_a_living_process_owns_is_not_touched(tmp_path, process):
 
 def test_only_our_own_is_ever_removed(tmp_path):
     """A name alone proves nothing."""
-    for name in (".irv2-abc", ".irv2-def", "irv2-ghi"):
+    for name in (".irv2-abcdefgh", ".irv2-def", "irv2-features"):
         (tmp_path / name).mkdir()
     (tmp_path / ".irv2-def" / "notes").write_text("mine")
     (tmp_path / ".irv2-file").write_text("mine")
@@ -170,7 +170,7 @@ def test_what_a_killed_process_had_moved_away_is_put_back(tmp_path):
 
 @pytest.mark.parametrize("marks", [[], [".owner-"]], ids=["empty", "not yet marked"])
 def test_what_a_kill_left_of_one_in_the_making_is_removed(tmp_path, marks):
-    left = tmp_path / ".irv2-abcdef12"
+    left = tmp_path / ".irv2-scratch-abcdef12"
     left.mkdir()
     for name in marks:
         (left / name).touch()

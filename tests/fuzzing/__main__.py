@@ -24,7 +24,7 @@ def main() -> int:
     """Returns 1 if anything was found, else 0."""
     arguments = _arguments()
     if arguments.run:
-        _fuzz(arguments.run, arguments.corpus / arguments.run, arguments.seconds)
+        _fuzz(arguments.run, arguments)
     names = arguments.targets or _names()
     seconds = max(1, arguments.seconds * arguments.jobs // len(names))
     print(f"{len(names)} targets, {seconds} s each", flush=True)
@@ -49,12 +49,17 @@ def main() -> int:
 def _run(name: str, seconds: int, corpus: Path, seed: int) -> tuple[int, str]:
     """Returns the number of executions; and the last lines if something was found."""
     command = [sys.executable, "-m", "fuzzing", "--run", name, "--corpus", str(corpus)]
-    done = subprocess.run(
-        [*command, "--seconds", str(seconds), "--seed", str(seed)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-    )
+    command += ["--seconds", str(seconds), "--seed", str(seed)]
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        dir=shared if shared.is_dir() else None, prefix="fuzz-"
+    ) as place:
+        done = subprocess.run(
+            [*command, "--place", place],
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
     told = done.stdout + done.stderr
     counts = re.findall(r"^#(\d+)|stat::number_of_executed_units: (\d+)", told, re.M)
     executions = max((int(one or other) for one, other in counts), default=0)
@@ -67,7 +72,7 @@ def _run(name: str, seconds: int, corpus: Path, seed: int) -> tuple[int, str]:
     return executions, trouble
 
 
-def _fuzz(name: str, corpus: Path, seconds: int) -> None:
+def _fuzz(name: str, arguments: argparse.Namespace) -> None:
     """Ends the process."""
     import atheris
 
@@ -75,13 +80,11 @@ def _fuzz(name: str, corpus: Path, seconds: int) -> None:
         from fuzzing import targets
     from exporters.command import main as command
 
-    target = targets.TARGETS[name]
+    target, corpus = targets.TARGETS[name], arguments.corpus / name
     corpus.mkdir(parents=True, exist_ok=True)
     for seed, content in target.seeds().items():
         (corpus / f"seed-{seed}").write_bytes(content)
-    shared = Path("/dev/shm")
-    place = tempfile.mkdtemp(dir=shared if shared.is_dir() else None, prefix="fuzz-")
-    path = Path(place) / target.name
+    path = arguments.place / target.name
 
     def one(content: bytes) -> None:
         path.write_bytes(content)
@@ -92,12 +95,12 @@ def _fuzz(name: str, corpus: Path, seconds: int) -> None:
                 raise
 
     options = (
-        f"-max_total_time={seconds}",
+        f"-max_total_time={arguments.seconds}",
         f"-timeout={_LONGEST}",
         f"-rss_limit_mb={_MEGABYTES}",
         f"-max_len={targets.MOST_BYTES}",
         f"-artifact_prefix={corpus}-",
-        f"-seed={_arguments().seed or 1}",
+        f"-seed={arguments.seed or 1}",
         "-print_final_stats=1",
     )
     atheris.Setup([sys.argv[0], *options, str(corpus)], one)
@@ -118,6 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--corpus", type=Path, default=Path("build/fuzz"))
     parser.add_argument("--run", help=argparse.SUPPRESS)
+    parser.add_argument("--place", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

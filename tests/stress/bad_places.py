@@ -15,7 +15,7 @@ from random import Random
 
 from stress import commands
 from stress.commands import Outcome
-from stress.kills import Place, check_artifact, export_command, groups, names_of
+from stress.kills import GROUPS, Place, check_artifact, export_command, names_of
 from stress.places import images, served
 from stress.tally import Plan, Tally
 
@@ -47,7 +47,7 @@ def places(plan: Plan) -> Tally:
         for case, chance in plan.cases("bad place", 100):
             kind = chance.choice(list(kinds))
             place = Place(plan.folder / "place")
-            group = chance.choice(groups())
+            group = chance.choice(GROUPS)
             verb = chance.choice(["export", "export", "pack", "install", "fetch"])
             verb = "features" if not chance.randrange(6) else verb
             modules = [

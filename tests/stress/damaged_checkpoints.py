@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import gzip
 import io
-import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 
 import small_checkpoints
 import thin_network
+from local_server import tar_bytes
 
 from checkpoints import table as tables
 from checkpoints import wire
@@ -69,7 +69,7 @@ def _files(form: str, folder: Path) -> dict[str, bytes]:
     place.mkdir(parents=True)
     if form.startswith("archive"):
         inside = _files(form.removeprefix("archive of "), place / "inside")
-        return {"model.tar.gz": gzip.compress(_tar(inside), 1)}
+        return {"model.tar.gz": gzip.compress(tar_bytes(dict(inside)), 1)}
     if form == "V1":
         thin_network.write(place / _V1)
     else:
@@ -81,16 +81,6 @@ def _files(form: str, folder: Path) -> dict[str, bytes]:
 
         commands.run(body=body)
     return {path.name: path.read_bytes() for path in sorted(place.iterdir())}
-
-
-def _tar(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
 
 
 def _damage(

@@ -13,12 +13,12 @@ from exporters import manifest
 from exporters.errors import ArtifactError
 from exporters.tfhub import receipts
 from stress import commands
-from stress.commands import Kill, Outcome
+from stress.commands import Outcome
 from stress.places import images, served
 from stress.tally import Plan, Tally
 from stress.workshop import Workshop, artifact_name
 
-_GROUPS = (
+GROUPS = (
     ("v1",),
     ("v3",),
     ("v4", "v5"),
@@ -32,11 +32,6 @@ _GROUPS = (
 """Formats that are exported together."""
 
 
-def groups() -> tuple[tuple[str, ...], ...]:
-    """Formats that are exported together; all of them."""
-    return _GROUPS
-
-
 _MODULES = (("v3", "feature_vector"), ("v5", "classification"))
 _TASK = "classification"
 
@@ -45,18 +40,16 @@ def exports(plan: Plan) -> Tally:
     """Exports of all formats, to an empty directory and over older artifacts."""
     tally, shop = Tally(), plan.shop
     for case, chance in plan.cases("kill during export", 100):
-        group = chance.choice(_GROUPS)
+        group = chance.choice(GROUPS)
         has_older = chance.random() < 0.7
         place = Place(plan.folder / "place")
         if has_older:
             for name in group:
                 shop.copy("old", name, _TASK, place.output)
         arguments = export_command(shop, group, place.output)
-        kill = place.kill(chance, *_measured(shop, plan.folder / "measured", group))
-        case += f", {','.join(group)}{' over older' if has_older else ''}, {kill}"
-        done = commands.run(*arguments, environment=place.environment, kill=kill)
-        tally.tried["kills"] += 1
-        tally.check(case, done, {0, None})
+        case += f", {','.join(group)}{' over older' if has_older else ''}"
+        measured = _measured(shop, plan.folder / "measured", group)
+        case = place.killed(tally, case, chance, measured, arguments)
         for name in group:
             check_artifact(tally, case, shop, name, place.output, has_older)
         done = commands.run(
@@ -148,8 +141,21 @@ class Place:
             *arguments, within=[self.folder], environment=self.environment
         )
 
-    def kill(self, chance: random.Random, seconds: float, operations: int) -> Kill:
-        return commands.random_kill(chance, seconds, operations, [self.folder])
+    def killed(
+        self,
+        tally: Tally,
+        case: str,
+        chance: random.Random,
+        measured: tuple[float, int],
+        command: Sequence[object],
+    ) -> str:
+        """Kills a command at a random moment; returns the case with that moment."""
+        kill = commands.random_kill(chance, *measured, [self.folder])
+        case += f", {kill}"
+        done = commands.run(*command, environment=self.environment, kill=kill)
+        tally.tried["kills"] += 1
+        tally.check(case, done, {0, None})
+        return case
 
     def check_left(self, tally: Tally, case: str, expected: set[str]) -> None:
         tally.check_left(case, self.output, expected)
@@ -186,11 +192,8 @@ def installations(plan: Plan) -> Tally:
             measured[verb] = place.measure(*command)
             shutil.rmtree(place.folder)
             (plan.folder / "kept").rename(place.folder)
-        kill = place.kill(chance, *measured[verb])
-        case += f", {verb}, {kill}"
-        done = commands.run(*command, environment=place.environment, kill=kill)
-        tally.tried["kills"] += 1
-        tally.check(case, done, {0, None})
+        case += f", {verb}"
+        case = place.killed(tally, case, chance, measured[verb], command)
         check_installed(tally, case, shop, cache, lasting=verb in _KEEPING)
         tally.check(f"{case}, the next install", run(*install("new")), {0})
         expected = {"old": False, "new": True}
@@ -274,11 +277,8 @@ def packing(plan: Plan) -> Tally:
         has_older = chance.random() < 0.5
         if has_older:
             commands.run(*pack("old"))
-        kill = place.kill(chance, *measured)
-        case += f"{' over older' if has_older else ''}, {kill}"
-        done = commands.run(*pack("new"), environment=place.environment, kill=kill)
-        tally.tried["kills"] += 1
-        tally.check(case, done, {0, None})
+        case += " over older" if has_older else ""
+        case = place.killed(tally, case, chance, measured, pack("new"))
         found = _tree(place.output)
         for name in whole["new"]:
             digest = found.get(name)
@@ -317,11 +317,7 @@ def fetching(plan: Plan) -> Tally:
             if measured is None:
                 measured = place.measure(*command)
                 place = Place(place.folder)
-            kill = place.kill(chance, *measured)
-            case += f", {kill}"
-            done = commands.run(*command, environment=place.environment, kill=kill)
-            tally.tried["kills"] += 1
-            tally.check(case, done, {0, None})
+            case = place.killed(tally, case, chance, measured, command)
             done = commands.run(*command, environment=place.environment)
             tally.check(f"{case}, the next fetch", done, {0})
             found = Path(done.out.strip())
@@ -355,11 +351,8 @@ def feature_files(plan: Plan) -> Tally:
             there = vectors.read(place.output)
             expected = dict(zip(there.names, map(bytes, there.values)))
             place = Place(place.folder)
-        kill = place.kill(chance, *measured)
-        case += f", {command[-1]}, {kill}"
-        done = commands.run(*command, environment=place.environment, kill=kill)
-        tally.tried["kills"] += 1
-        tally.check(case, done, {0, None})
+        case += f", {command[-1]}"
+        case = place.killed(tally, case, chance, measured, command)
         done = commands.run(*command, environment=place.environment)
         tally.check(f"{case}, the next features", done, {0})
         there = vectors.read(place.output)

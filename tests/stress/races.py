@@ -7,12 +7,12 @@ from random import Random
 
 from stress import commands
 from stress.kills import (
+    GROUPS,
     Place,
     cached,
     check_artifact,
     check_installed,
     export_command,
-    groups,
     names_of,
 )
 from stress.places import images, served
@@ -63,7 +63,7 @@ def _sleep(seconds: float) -> None:
 def _exports(
     tally: Tally, case: str, chance: Random, plan: Plan, place: Place, *_
 ) -> None:
-    group = chance.choice(groups())
+    group = chance.choice(GROUPS)
     of = [chance.choice(["old", "new"]) for _ in range(chance.choice([2, 3]))]
     forced = chance.random() < 0.7
     runs = [export_command(plan.shop, group, place.output, of=each) for each in of]

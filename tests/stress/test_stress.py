@@ -51,6 +51,8 @@ def test_nothing_is_found(sections, tried):
     assert done.returncode == 0, done.stdout + done.stderr
     assert {name: counts[name] for name in FAULTS} == dict.fromkeys(FAULTS, 0)
     assert {name: counts[name] for name in tried} == tried
+    if "meanings" in sections:
+        assert counts["changed meanings"] > 0
 
 
 @pytest.mark.slow

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+_END_WITH_PARENT = 1
+"""PR_SET_PDEATHSIG of Linux."""
 SIZE = 8192
 """Bytes of memory that both processes share."""
 
@@ -73,6 +75,14 @@ def blaming(
             return function(*arguments)
 
     return call
+
+
+def end_with_parent() -> None:
+    """Has the system end this process when its parent ends, where it can."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
 
 
 def describe(number: int) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from checkpoints import files
 from checkpoints.files import PathLike
 from checkpoints.reader import Checkpoint, open_checkpoint
 from checkpoints.scratch import locked, scratch_beside
-from exporters import bom, cards, manifest, parity
+from exporters import bom, cards, comparing, manifest, parity, second_process
 from exporters import calibration as calibrations
 from exporters import record as records
-from exporters.budget import Trial, WithBudget, check_blocks, choice, meet, unmet
+from exporters.budget import Trial, check_blocks, choice, meet, unmet
 from exporters.build import Build, ExportOptions
+from exporters.comparing import Compared, Comparison, Work
 from exporters.errors import ArtifactError, ExportError
-from exporters.formats import Format, open_artifact, select, select_tasks
+from exporters.formats import FORMATS, Format, select, select_tasks
 from exporters.labels import labels_for, read_labels
 from exporters.network import layers
 from exporters.network.layers import NUM_CLASSES
@@ -29,10 +30,13 @@ from exporters.parity import ParityImages, ParityReport, Tolerance
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.record import Record
 from exporters.reference import Reference
+from exporters.second_process import SecondProcess
 from exporters.test_vectors import TestVectors
 
 _ENOUGH_IMAGES = 8
 """To calibrate on. Fewer rarely show what activations there can be."""
+_WRITTEN_AHEAD = 4
+"""Artifacts that wait to be compared, and take room meanwhile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,81 +220,113 @@ def export(
     for note in dict.fromkeys(found):
         progress(Note(note))
 
-    start = time.monotonic()
-    if not isinstance(checkpoint, Checkpoint):
-        progress(Step(f"read {checkpoint}"))
-        checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)
-    seconds = {"read": time.monotonic() - start}
-    if tasks is not None or checkpoint.num_classes is not None:
-        _check_classifier(checkpoint, chosen_tasks)
-    else:
-        chosen_tasks = [task for task in chosen_tasks if not task.needs_classifier]
-    if formats is None and not checkpoint.has_auxiliary_head:
-        needing = [row.name for row in rows if row.needs_auxiliary_head]
-        rows = [row for row in rows if not row.needs_auxiliary_head]
-        if needing:
-            notes.append(f"There is no auxiliary head to make {', '.join(needing)} of.")
-    class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
-    facts = checkpoint.is_stand_in, options, checkpoint.num_classes
-    jobs = [
-        (row, task, output / row.artifact_name(task, *facts, has_budget=bool(budget)))
-        for row in rows
-        for task in chosen_tasks
-        if task in row.tasks
-    ]
-    if not jobs:
-        _check_classifier(checkpoint, [task for row in rows for task in row.tasks])
-    if not force:
-        _check_free([path for _, _, path in jobs])
-    notes = [*checkpoint.notes, *notes]
-    if any(row.is_calibrated for row in rows):
-        if calibration is None:
-            progress(Step("generate calibration images"))
-            calibration = calibrations.calibration_images(None, options.image_size)
-        notes.append(f"Quantization is calibrated on {calibration.description}.")
-        if len(calibration.images) < _ENOUGH_IMAGES:
-            notes.append(
-                "So few rarely show what activations there can be: give at least "
-                f"{_ENOUGH_IMAGES}, and hundreds for production, like those that you "
-                "will classify."
+    with contextlib.ExitStack() as stack:
+        second = None
+        if (
+            parity_images
+            and reference is None
+            and budget is None
+            and not isinstance(checkpoint, Checkpoint)
+            and all(FORMATS.get(row.name) is row for row in rows)
+            and sum(task in row.tasks for row in rows for task in chosen_tasks) > 1
+            and second_process.is_possible()
+        ):
+            second = stack.enter_context(
+                SecondProcess(Path(checkpoint), moving_averages, parity_images)
             )
-    if parity_images:
-        notes.append(f"Artifacts are compared on {parity_images.description}.")
-    if checkpoint.is_stand_in:
-        progress(STAND_IN)
-    for note in notes:
-        progress(Note(note))
+        start = time.monotonic()
+        if not isinstance(checkpoint, Checkpoint):
+            progress(Step(f"read {checkpoint}"))
+            checkpoint = open_checkpoint(
+                Path(checkpoint), moving_averages=moving_averages
+            )
+        seconds = {"read": time.monotonic() - start}
+        if tasks is not None or checkpoint.num_classes is not None:
+            _check_classifier(checkpoint, chosen_tasks)
+        else:
+            chosen_tasks = [task for task in chosen_tasks if not task.needs_classifier]
+        if formats is None and not checkpoint.has_auxiliary_head:
+            needing = [row.name for row in rows if row.needs_auxiliary_head]
+            rows = [row for row in rows if not row.needs_auxiliary_head]
+            if needing:
+                notes.append(
+                    f"There is no auxiliary head to make {', '.join(needing)} of."
+                )
+        class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
+        facts = checkpoint.is_stand_in, options, checkpoint.num_classes
+        jobs = [
+            (
+                row,
+                task,
+                output / row.artifact_name(task, *facts, has_budget=bool(budget)),
+            )
+            for row in rows
+            for task in chosen_tasks
+            if task in row.tasks
+        ]
+        if not jobs:
+            _check_classifier(checkpoint, [task for row in rows for task in row.tasks])
+        if not force:
+            _check_free([path for _, _, path in jobs])
+        notes = [*checkpoint.notes, *notes]
+        if any(row.is_calibrated for row in rows):
+            if calibration is None:
+                progress(Step("generate calibration images"))
+                calibration = calibrations.calibration_images(None, options.image_size)
+            notes.append(f"Quantization is calibrated on {calibration.description}.")
+            if len(calibration.images) < _ENOUGH_IMAGES:
+                notes.append(
+                    "So few rarely show what activations there can be: give at least "
+                    f"{_ENOUGH_IMAGES}, and hundreds for production, like those that you "
+                    "will classify."
+                )
+        if parity_images:
+            notes.append(f"Artifacts are compared on {parity_images.description}.")
+        if checkpoint.is_stand_in:
+            progress(STAND_IN)
+        for note in notes:
+            progress(Note(note))
 
-    done = []
-    start = time.monotonic()
-    with reference or Reference(checkpoint) as opened:
+        start = time.monotonic()
+        if second:
+            second.expect(checkpoint.identity)
+        shared = second.shared if second else None
+        opened = stack.enter_context(reference or Reference(checkpoint, shared=shared))
         build = Build(checkpoint, options, calibration, class_names, opened.graphs)
-        if reference is None and (verify or any(not row.precision for row in rows)):
+        is_compared_here = verify and not second
+        needs_graph = is_compared_here or any(not row.precision for row in rows)
+        if reference is None and needs_graph:
             progress(Step("build the network"))
             build.graph()
         seconds["graphs"] = time.monotonic() - start
-        for number, (row, task, path) in enumerate(jobs, start=1):
-            name = f"[{number}/{len(jobs)}] {task.name} {row.name}"
-
-            def at(state: str, name: str = name) -> None:
-                progress(Step(name, state))
-
-            own = budget if row.takes_budget else None
-            one = _One(build, row, task, path, force, at, own)
-            made = one.export(opened if verify else None, parity_images)
-            if verify or made.error:
-                progress(Step(name, made.result, passed=made.is_kept))
-            done.append(made)
-    return Export(
-        output=output,
-        checkpoint=checkpoint.path,
-        checkpoint_identity=checkpoint.identity,
-        is_stand_in=checkpoint.is_stand_in,
-        calibrated_on=calibration.description if calibration else None,
-        compared_on=parity_images.description if parity_images else None,
-        artifacts=tuple(done),
-        seconds=seconds,
-    )
+        work = [
+            _One(
+                build,
+                row,
+                task,
+                path,
+                force,
+                f"[{number}/{len(jobs)}] {task.name} {row.name}",
+                progress,
+                budget if row.takes_budget else None,
+            )
+            for number, (row, task, path) in enumerate(jobs, start=1)
+        ]
+        compared_with = opened if verify else None
+        done = comparing.results(
+            (one.export(compared_with, parity_images, second) for one in work),
+            ahead=_WRITTEN_AHEAD if second else 0,
+        )
+        return Export(
+            output=output,
+            checkpoint=checkpoint.path,
+            checkpoint_identity=checkpoint.identity,
+            is_stand_in=checkpoint.is_stand_in,
+            calibrated_on=calibration.description if calibration else None,
+            compared_on=parity_images.description if parity_images else None,
+            artifacts=tuple(done),
+            seconds=seconds,
+        )
 
 
 def _rows(formats: Iterable[str | Format] | None) -> list[Format]:
@@ -399,25 +435,37 @@ class _One:
     task: Task
     path: Path
     force: bool
-    at: Callable[[str], None]
+    name: str
+    progress: Progress
     budget: Tolerance | None = None
 
+    def at(self, state: str, *, goes_on: bool = False) -> None:
+        """Tells what is done."""
+        self.progress(Step(self.name, state, goes_on=goes_on))
+
     def export(
-        self, reference: Reference | None, parity_images: ParityImages | None
-    ) -> ExportedArtifact:
+        self,
+        reference: Reference | None,
+        parity_images: ParityImages | None,
+        second: SecondProcess | None,
+    ) -> Work[Compared, ExportedArtifact]:
         """Writes, compares and moves it to its place; or says why not."""
-        result = ExportedArtifact(self.path, self.row.name, self.task.name)
+        made = ExportedArtifact(self.path, self.row.name, self.task.name)
         try:
             with scratch_beside(self.path) as scratch:
-                return self._export(result, scratch, reference, parity_images)
+                made = yield from self._export(
+                    made, scratch, reference, parity_images, second
+                )
         except (ExportError, ArtifactError) as error:
-            return dataclasses.replace(result, error=str(error))
+            made = dataclasses.replace(made, error=str(error))
         except OSError as error:
             if error.errno is None:
                 raise
-            return dataclasses.replace(
-                result, error=f"{self.path} cannot be written: {error.strerror}"
-            )
+            told = f"{self.path} cannot be written: {error.strerror}"
+            made = dataclasses.replace(made, error=told)
+        if reference or made.error:
+            self.progress(Step(self.name, made.result, passed=made.is_kept))
+        return made
 
     def _export(
         self,
@@ -425,7 +473,8 @@ class _One:
         scratch: Path,
         reference: Reference | None,
         parity_images: ParityImages | None,
-    ) -> ExportedArtifact:
+        second: SecondProcess | None,
+    ) -> Work[Compared, ExportedArtifact]:
         build, row, task = self.build, self.row, self.task
         seconds: dict[str, float] = {}
         if self.budget and reference and parity_images:
@@ -451,9 +500,13 @@ class _One:
             self.at("write")
             row.write(build, task, record, unfinished)
         if reference and parity_images:
-            with _timed(seconds, "verify"):
-                self.at("verify")
-                report, vectors = self._compare(unfinished, reference, parity_images)
+            comparison = self._comparison(
+                unfinished, row, reference, parity_images, second
+            )
+            yield comparison
+            compared = comparison.result()
+            seconds["verify"] = compared.seconds
+            report, vectors = compared.report, compared.vectors
             if result.trials and not choice(result.trials).is_enough:
                 problem = unmet(result.trials)
                 report = dataclasses.replace(
@@ -550,34 +603,37 @@ class _One:
             return files.read_json(place)
         return {"files": files.digests(self.path)}
 
-    def _compare(
-        self, path: Path, reference: Reference, parity_images: ParityImages
-    ) -> tuple[ParityReport, TestVectors | None]:
-        """Returns the comparison; and vectors for runtimes elsewhere, if there are some."""
-        artifact, found = open_artifact(path, {self.row.name: self.row})
-        with artifact:
-            tolerance = found.tolerance
-            if self.budget:
-                tolerance = WithBudget(
-                    self.budget.max_error, self.budget.min_cosine, tolerance
-                )
-            report = parity.compare(
-                artifact,
-                reference,
-                parity_images,
-                tolerance,
-                found.precision,
-                self.build.labels,
+    def _comparison(
+        self,
+        path: Path,
+        row: Format,
+        reference: Reference,
+        parity_images: ParityImages,
+        second: SecondProcess | None,
+    ) -> Comparison[Compared]:
+        """The comparison of what was written, of which a second process is told."""
+        task, labels = self.task, self.build.labels
+
+        def here() -> Compared:
+            self.at("verify")
+            return comparing.compare(
+                reference, parity_images, path, row, task, labels, self.budget
             )
-        if artifact.task.name != self.task.name:
-            problem = f"it is for {artifact.task.name}"
-            report = dataclasses.replace(report, problems=(*report.problems, problem))
-        if not self.row.container.has_test_vectors:
-            return report, None
-        batch = parity_images.batches(artifact.image_size)[0]
-        output = next(iter(artifact.outputs.values()))
-        expected = reference.outputs(batch, [output.value])[output.value]
-        return report, TestVectors(batch, expected, output.step)
+
+        comparison = Comparison(here)
+        if second:
+            self.at("verify", goes_on=True)
+            options = {"keep_float": self.build.options.keep_float}
+            comparison.start(
+                second,
+                path,
+                comparing.compare_by_names,
+                row.name,
+                options,
+                task.name,
+                labels,
+            )
+        return comparison
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What is being done. Another name means that the step before is done.
+    """What is being done. Another name means that the step before is done, unless that
+    goes on beside it.
 
     Attributes:
       name: of the step, such as "[3/22] feature_vector v3".
@@ -18,6 +19,7 @@ class Step:
       done: how much of it is done, in `unit`.
       total: how much there is, where that is known.
       unit: what is counted.
+      goes_on: whether it does so while others are done, until it is told of again.
       passed: at the end, whether all is well, and `state` says so; None before.
     """
 
@@ -26,6 +28,7 @@ class Step:
     done: int | None = None
     total: int | None = None
     unit: Literal["", "bytes", "images"] = ""
+    goes_on: bool = False
     passed: bool | None = None
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
-from typing import TYPE_CHECKING
+import hashlib
+import pickle
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from checkpoints.reader import Checkpoint
+from checkpoints.scratch import locked
 from exporters.artifact import MOMENTUM, moving_averages
 from exporters.errors import ArtifactError
 from exporters.network import folding, layers
@@ -24,6 +28,8 @@ from exporters.network.tasks import AUXILIARY_CLASSIFICATION, CLASSIFICATION, Ta
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
+
+T = TypeVar("T")
 
 _AUXILIARY = AUXILIARY_CLASSIFICATION.endpoint
 _VALUES = {"logits": "Logits", "probabilities": "Predictions"} | {
@@ -58,7 +64,20 @@ class Reference(contextlib.AbstractContextManager):
       graphs: TF-Slim's graphs.
     """
 
-    def __init__(self, checkpoint: Checkpoint, graphs: NetworkGraphs | None = None):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        graphs: NetworkGraphs | None = None,
+        shared: Path | None = None,
+    ) -> None:
+        """Takes a checkpoint.
+
+        Args:
+          checkpoint: the weights.
+          graphs: those that there are already.
+          shared: directory where the references of several processes, of the same
+            checkpoint, keep what they computed; None for a single process.
+        """
         self.checkpoint = checkpoint
         self.network = layers.inception_resnet_v2(
             checkpoint.num_classes, auxiliary_head=checkpoint.has_auxiliary_head
@@ -68,6 +87,7 @@ class Reference(contextlib.AbstractContextManager):
         self._kept: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
         self._activations: dict[int, Activations] = {}
         self._batches: dict[int, np.ndarray] = {}
+        self._shared = shared
 
     def __exit__(self, *exception: object) -> None:
         for session in self._sessions.values():
@@ -124,10 +144,31 @@ class Reference(contextlib.AbstractContextManager):
                 wanted.discard(_AUXILIARY)
             if self._kept_bytes() + self._bytes_of(batch) > _MOST_KEPT_BYTES:
                 return self.run(batch, values, is_training=is_training)
-            found = self.run(batch, wanted, is_training=is_training)
-            kept = self._kept[key] = found
+            kept = self._kept[key] = self._once(
+                "training" if is_training else "evaluation",
+                batch,
+                lambda: self.run(batch, wanted, is_training=is_training),
+            )
             self._batches[id(batch)] = batch  # So that no other batch gets its id.
         return {value: kept[value] for value in values}
+
+    def _once(self, name: str, batch: np.ndarray, compute: Callable[[], T]) -> T:
+        """Computes something of a batch, unless another process did."""
+        if self._shared is None:
+            return compute()
+        digest = hashlib.sha256(batch.tobytes()).hexdigest()
+        file = self._shared / f"{name}-{digest}"
+        with locked(self._shared):
+            with contextlib.suppress(FileNotFoundError), file.open("rb") as kept:
+                found: T = pickle.load(kept)
+                return found
+            found = compute()
+            with contextlib.suppress(OSError):  # Others then compute it again.
+                unfinished = file.with_suffix(".unfinished")
+                with unfinished.open("wb") as kept:
+                    pickle.dump(found, kept, pickle.HIGHEST_PROTOCOL)
+                unfinished.rename(file)
+        return found
 
     def _kept_bytes(self) -> int:
         return sum(
@@ -197,7 +238,9 @@ class Reference(contextlib.AbstractContextManager):
           batch: float32 [count, height, width, 3] in [0, 1].
         """
         if id(batch) not in self._activations:
-            self._activations[id(batch)] = self._measure(batch)
+            self._activations[id(batch)] = self._once(
+                "activations", batch, lambda: self._measure(batch)
+            )
             self._batches[id(batch)] = batch
         return self._activations[id(batch)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,17 @@ from checkpoints import files
 from checkpoints.errors import CheckpointError
 from checkpoints.files import PathLike, as_paths
 from checkpoints.reader import Checkpoint, Provenance, open_checkpoint
-from exporters import engines, foreign, manifest, parity, signatures
+from exporters import (
+    comparing,
+    engines,
+    foreign,
+    manifest,
+    parity,
+    second_process,
+    signatures,
+)
 from exporters.artifact import OpenedArtifact
+from exporters.comparing import Comparison, Work
 from exporters.errors import ArtifactError, ForeignFileError
 from exporters.formats import (
     EXPECTED,
@@ -27,10 +37,13 @@ from exporters.labels import labels_for, read_labels
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
+from exporters.second_process import SecondProcess
 from exporters.signatures import Trust
 
 Look = Callable[[Path, OpenedArtifact, Callable[[str], None]], None]
 """Takes the path of an artifact, what was opened, and whom to tell what is done."""
+_AHEAD = 3
+"""Artifacts that a second process is told of before it comes to them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,54 +182,80 @@ def verify(
     parity_images = parity.as_parity_images(images, progress)
     if parity_images.note:
         progress(Note(parity_images.note))
-    if not isinstance(checkpoint, Checkpoint):
-        progress(Step(f"read {checkpoint}"))
-        checkpoint = open_checkpoint(Path(checkpoint), moving_averages=moving_averages)
-    names = None
-    if given_labels or checkpoint.provenance is not Provenance.UNVERIFIED:
-        names = labels_for(checkpoint.num_classes, given_labels, str(labels))
-    for note in checkpoint.notes:
-        progress(Note(note))
-    if checkpoint.is_stand_in:
-        progress(STAND_IN)
-    by = f", run by {engine}" if engine else ""
-    progress(Note(f"Artifacts are compared on {parity_images.description}{by}."))
-    done = []
-    with reference or Reference(checkpoint) as opened:
+    with contextlib.ExitStack() as stack:
+        second = None
+        if (
+            len(paths) > 1
+            and look is None
+            and reference is None
+            and formats is FORMATS
+            and not isinstance(checkpoint, Checkpoint)
+            and second_process.is_possible()
+        ):
+            second = stack.enter_context(
+                SecondProcess(Path(checkpoint), moving_averages, parity_images)
+            )
+        if not isinstance(checkpoint, Checkpoint):
+            progress(Step(f"read {checkpoint}"))
+            checkpoint = open_checkpoint(
+                Path(checkpoint), moving_averages=moving_averages
+            )
+        names = None
+        if given_labels or checkpoint.provenance is not Provenance.UNVERIFIED:
+            names = labels_for(checkpoint.num_classes, given_labels, str(labels))
+        for note in checkpoint.notes:
+            progress(Note(note))
+        if checkpoint.is_stand_in:
+            progress(STAND_IN)
+        by = f", run by {engine}" if engine else ""
+        progress(Note(f"Artifacts are compared on {parity_images.description}{by}."))
+        if second:
+            second.expect(checkpoint.identity)
+        shared = second.shared if second else None
+        opened = stack.enter_context(reference or Reference(checkpoint, shared=shared))
         if reference is None:
             progress(Step("build the network"))
             opened.graph()
-        for number, path in enumerate(paths, start=1):
-            name = f"[{number}/{len(paths)}] {_name(path)}"
-            progress(Step(name))
 
-            def seen(
-                artifact: OpenedArtifact, path: Path = path, name: str = name
-            ) -> None:
+        def work(number: int, path: Path) -> Work[VerifiedArtifact, VerifiedArtifact]:
+            name = f"[{number}/{len(paths)}] {_name(path)}"
+            arguments = names, unsigned.get(path), engine
+
+            def here() -> VerifiedArtifact:
+                progress(Step(name))
+                return _verify_one(
+                    opened, parity_images, path, *arguments, formats, seen
+                )
+
+            def seen(artifact: OpenedArtifact) -> None:
                 if look:
                     look(path, artifact, lambda state: progress(Step(name, state)))
 
-            found = _verify_one(
-                path,
-                opened,
-                parity_images,
-                names,
-                unsigned.get(path),
-                formats,
-                engine,
-                seen,
-            )
+            comparison = Comparison(here)
+            if second:
+                progress(Step(name, goes_on=True))
+                comparison.start(second, path, _verify_one, *arguments)
+            yield comparison
+            try:
+                found = comparison.result()
+            except ArtifactError as error:  # Its library crashed.
+                found = VerifiedArtifact(path, error=str(error))
             progress(Step(name, found.result, passed=found.passed))
-            done.append(found)
-    return Verification(
-        checkpoint=checkpoint.path,
-        checkpoint_identity=checkpoint.identity,
-        is_stand_in=checkpoint.is_stand_in,
-        compared_on=parity_images.description,
-        artifacts=tuple(done),
-        skipped=skipped,
-        engine=engine,
-    )
+            return found
+
+        done = comparing.results(
+            (work(number, path) for number, path in enumerate(paths, start=1)),
+            ahead=_AHEAD if second else 0,
+        )
+        return Verification(
+            checkpoint=checkpoint.path,
+            checkpoint_identity=checkpoint.identity,
+            is_stand_in=checkpoint.is_stand_in,
+            compared_on=parity_images.description,
+            artifacts=tuple(done),
+            skipped=skipped,
+            engine=engine,
+        )
 
 
 def _name(path: Path) -> str:
@@ -229,14 +268,14 @@ def _name(path: Path) -> str:
 
 
 def _verify_one(
-    path: Path,
     reference: Reference,
     parity_images: ParityImages,
+    path: Path,
     labels: Sequence[str] | None,
     unsigned: str | None,
-    formats: Mapping[str, Format],
     engine: str | None,
-    seen: Callable[[OpenedArtifact], None],
+    formats: Mapping[str, Format] = FORMATS,
+    seen: Callable[[OpenedArtifact], None] = lambda artifact: None,
 ) -> VerifiedArtifact:
     changed: list[str] = []
     identified = None

@@ -15,7 +15,7 @@ import fake_format
 
 from checkpoints import layout, stand_in
 from checkpoints.reader import Checkpoint, open_checkpoint
-from exporters import calibration, images
+from exporters import calibration, images, second_process
 from exporters.build import Build, ExportOptions
 from exporters.exporting import export
 from exporters.formats import FORMATS
@@ -49,6 +49,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return order.get(getattr(item, "originalname", ""), 2)
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    """No second process: it would not have what tests put in the place of things."""
+    monkeypatch.setattr(second_process, "is_possible", lambda: False)
 
 
 @pytest.fixture

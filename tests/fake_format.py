@@ -86,7 +86,7 @@ class FakeReference:
 
     graphs = NoGraphs()
 
-    def __init__(self, checkpoint: Checkpoint):
+    def __init__(self, checkpoint: Checkpoint, shared: Path | None = None):
         self.checkpoint = checkpoint
 
     def __enter__(self) -> FakeReference:

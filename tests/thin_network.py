@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints import layout, twins
+from exporters import second_process
 from exporters.identifying import networks
 from exporters.network import inception_resnet_v2 as definition
 from exporters.network import layers
@@ -102,6 +103,8 @@ def install(monkeypatch: Any, thinner: int = THINNER) -> None:
       monkeypatch: pytest's, or something with its `setattr`.
       thinner: what to divide the numbers of channels by.
     """
+    # Which would have the real network.
+    monkeypatch.setattr(second_process, "is_possible", lambda: False)
     this = sys.modules[__name__]
     monkeypatch.setattr(this, "THINNER", thinner)
     for name in ("variable_shapes", "_slim"):

@@ -47,9 +47,8 @@ class Steps(contextlib.AbstractContextManager):
 
     def __init__(self, console: consoles.Console) -> None:
         self._console = console
-        self._name: str | None = None
-        self._shown: ShownStep | None = None
-        self._open = contextlib.ExitStack()
+        self._open: dict[str, tuple[ShownStep, contextlib.ExitStack]] = {}
+        self._name: str | None = None  # Of the one that ends when another begins.
 
     def __call__(self, event: Step | Note) -> None:
         from exporters.progress import Note
@@ -58,22 +57,35 @@ class Steps(contextlib.AbstractContextManager):
         if isinstance(event, Note):
             self._console.say(event.text)
             return
-        if event.name != self._name:
-            self._open.close()
+        if event.name not in self._open:
+            self._close(self._name)
+            opened = contextlib.ExitStack()
+            step = opened.enter_context(self._console.step(event.name))
+            self._open[event.name] = step, opened
             self._name = event.name
-            self._shown = self._open.enter_context(self._console.step(event.name))
-        assert self._shown is not None
+        shown, _ = self._open[event.name]
         if event.passed is not None:
-            self._shown.outcome = Verdict(event.state, event.passed)
+            shown.outcome = Verdict(event.state, event.passed)
+            self._close(event.name)
         elif event.done is None:
-            self._shown(event.state)
+            shown(event.state)
         elif event.unit == "bytes":
-            self._shown.bytes(event.done, event.total)
+            shown.bytes(event.done, event.total)
         else:
-            self._shown.count(event.done, event.total, event.unit)
+            shown.count(event.done, event.total, event.unit)
+        if event.goes_on and event.name == self._name:
+            self._name = None
+
+    def _close(self, name: str | None) -> None:
+        if name in self._open:
+            _, opened = self._open.pop(name)
+            opened.close()
+        if name == self._name:
+            self._name = None
 
     def __exit__(self, *exception: Any) -> None:
-        self._open.__exit__(*exception)
+        for _, opened in reversed(self._open.values()):
+            opened.__exit__(*exception)
 
 
 def formats(console: consoles.Console, rows: Iterable[Format], as_json: bool) -> None:

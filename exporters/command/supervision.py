@@ -20,8 +20,6 @@ from exporters.command.console import Console
 
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
 _HEEDED = {"SIGINT", "SIGTERM", "SIGCHLD"}
-_DIE_WITH_PARENT = 1
-"""PR_SET_PDEATHSIG of Linux."""
 
 
 def run(work: Callable[[], int], *, again: bool, crash_code: int) -> int:
@@ -77,9 +75,7 @@ def _once(work: Callable[[], int], shared: mmap.mmap, crashed: dict[str, int]) -
         parent = os.getpid()
         child = os.fork()
         if not child:
-            import ctypes
-
-            ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+            crashes.end_with_parent()
             if os.getppid() != parent:
                 os._exit(1)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

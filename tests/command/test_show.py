@@ -296,3 +296,27 @@ with show.Steps(console) as progress:
         "  [1/2] v4 ... agrees, TIME",
         "  [2/2] v5 ... TIME",
     ]
+
+
+def test_steps_that_go_on_beside_others():
+    _, err = in_a_log(
+        """
+with show.Steps(console) as progress:
+    progress(Step("[1/3] v4", "write"))
+    progress(Step("[1/3] v4", "verify", goes_on=True))
+    progress(Step("[2/3] v5", "write"))
+    progress(Step("[2/3] v5", "verify", goes_on=True))
+    progress(Step("[3/3] v3", "write"))
+    progress(Step("[1/3] v4", "DIFFERS", passed=False))
+    progress(Step("[3/3] v3", "agrees", passed=True))
+    progress(Step("look at it"))
+    progress(Step("[2/3] v5", "agrees", passed=True))
+"""
+    )
+    took = re.compile(r"\d+\.\d s$")
+    assert [took.sub("TIME", line) for line in err] == [
+        "  [1/3] v4 ... DIFFERS, TIME",
+        "  [3/3] v3 ... agrees, TIME",
+        "  [2/3] v5 ... agrees, TIME",
+        "  look at it ... TIME",
+    ]

@@ -1,0 +1,171 @@
+"""Comparing what was written: here, or in a second process while the next is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from exporters import parity
+from exporters.budget import WithBudget
+from exporters.formats import FORMATS, Format, open_artifact
+from exporters.network.tasks import TASKS, Task
+from exporters.parity import ParityImages, ParityReport, Tolerance
+from exporters.reference import Reference
+from exporters.second_process import SecondProcess
+from exporters.test_vectors import TestVectors
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """What came of comparing an artifact.
+
+    Attributes:
+      report: the comparison.
+      vectors: for runtimes elsewhere, if there are some.
+      seconds: that it took.
+    """
+
+    report: ParityReport
+    vectors: TestVectors | None
+    seconds: float
+
+
+def compare(
+    reference: Reference,
+    parity_images: ParityImages,
+    path: Path,
+    row: Format,
+    task: Task,
+    labels: Sequence[str] | None,
+    budget: Tolerance | None,
+) -> Compared:
+    """Compares an artifact that was just written.
+
+    Args:
+      reference: the checkpoint's network.
+      parity_images: what to run both on.
+      path: the artifact.
+      row: its format, and how the options change that.
+      task: what it should be for.
+      labels: names of its classes, if it has some.
+      budget: what is asked of the task's own output, if less than what the format asks.
+    """
+    start = time.monotonic()
+    artifact, found = open_artifact(path, {row.name: row})
+    with artifact:
+        tolerance = found.tolerance
+        if budget:
+            tolerance = WithBudget(budget.max_error, budget.min_cosine, tolerance)
+        report = parity.compare(
+            artifact, reference, parity_images, tolerance, found.precision, labels
+        )
+    if artifact.task.name != task.name:
+        problem = f"it is for {artifact.task.name}"
+        report = dataclasses.replace(report, problems=(*report.problems, problem))
+    vectors = None
+    if row.container.has_test_vectors:
+        batch = parity_images.batches(artifact.image_size)[0]
+        output = next(iter(artifact.outputs.values()))
+        expected = reference.outputs(batch, [output.value])[output.value]
+        vectors = TestVectors(batch, expected, output.step)
+    return Compared(report, vectors, time.monotonic() - start)
+
+
+def compare_by_names(
+    reference: Reference,
+    parity_images: ParityImages,
+    path: Path,
+    format_name: str,
+    options: Mapping[str, Any],
+    task_name: str,
+    labels: Sequence[str] | None,
+) -> Compared:
+    """Does so in a process that has only the names of what there is in tables."""
+    row = FORMATS[format_name].with_options(options)
+    return compare(reference, parity_images, path, row, TASKS[task_name], labels, None)
+
+
+class Comparison(Generic[T]):
+    """A comparison that a second process may do."""
+
+    def __init__(self, here: Callable[[], T]) -> None:
+        """Takes what does it here."""
+        self._here = here
+        self._elsewhere: Future[T] | None = None
+
+    def start(
+        self,
+        second: SecondProcess,
+        path: Path,
+        function: Callable[..., T],
+        *arguments: Any,
+    ) -> None:
+        """Has the second process do it, when it comes to it.
+
+        Args:
+          second: the process.
+          path: the artifact.
+          function: what does it there.
+          arguments: of the function, beside the reference and the images.
+        """
+        self._elsewhere = second.submit(path, function, path, *arguments)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the second process has done it."""
+        return self._elsewhere is not None and self._elsewhere.done()
+
+    def result(self) -> T:
+        """Returns what came of it; does it here if the second process has not begun."""
+        if self._elsewhere is None or self._elsewhere.cancel():
+            return self._here()
+        return self._elsewhere.result()
+
+
+Work: TypeAlias = Generator[Comparison[T], None, R]
+"""Yields a comparison that it needs the result of, then goes on, and returns something."""
+
+
+def results(works: Iterable[Work[T, R]], *, ahead: int) -> list[R]:
+    """Does work after work, as far as each goes without its comparison.
+
+    Args:
+      works: in their order; each begins when it is come to.
+      ahead: how many may wait for a second process.
+
+    Returns:
+      What each returned, in their order.
+    """
+    done: dict[int, R] = {}
+    waiting: dict[int, tuple[Work[T, R], Comparison[T]]] = {}
+
+    def go_on(number: int, work: Work[T, R]) -> None:
+        try:
+            waiting[number] = work, next(work)
+        except StopIteration as end:
+            done[number] = end.value
+
+    def go_on_with_one() -> None:
+        compared = (n for n, (_, comparison) in waiting.items() if comparison.is_done)
+        # What was told last comes last in the second process, so it is done here.
+        number = next(compared, max(waiting))
+        go_on(number, waiting.pop(number)[0])
+
+    try:
+        for number, work in enumerate(works):
+            go_on(number, work)
+            while len(waiting) > ahead:
+                go_on_with_one()
+        while waiting:
+            go_on_with_one()
+    finally:
+        for work, _ in waiting.values():
+            work.close()
+    return [done[number] for number in sorted(done)]

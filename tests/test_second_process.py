@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from errands import crash, fail, identity, outputs, slow
+
+from checkpoints.errors import CheckpointError
+from checkpoints.reader import open_checkpoint
+from exporters.errors import ArtifactError
+from exporters.parity import ParityImages
+from exporters.reference import Reference
+from exporters.second_process import SecondProcess
+
+FILE = Path("model.onnx")
+
+
+def test_a_checkpoint_that_cannot_be_used_is_told(tmp_path):
+    file = tmp_path / "empty.ckpt"
+    file.touch()
+    with SecondProcess(file, None, ParityImages()) as second:
+        for _ in range(2):
+            with pytest.raises(CheckpointError, match=r"empty\.ckpt"):
+                second.submit(FILE, identity).result(60)
+
+
+def test_it_ends_with_the_context(tmp_path):
+    with SecondProcess(tmp_path / "missing", None, ParityImages()) as second:
+        process, shared = second._process, second.shared
+        assert shared.is_dir()
+    assert process.poll() == -signal.SIGKILL
+    assert not shared.exists()
+
+
+def test_it_ends_with_its_parent():
+    program = """
+from pathlib import Path
+import os, sys
+sys.path[:0] = {path!r}
+from exporters.parity import ParityImages
+from exporters.second_process import SecondProcess
+second = SecondProcess(Path("missing"), None, ParityImages())
+print(second._process.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    program = program.format(path=sys.path)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60
+    )
+    assert done.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{int(done.stdout)}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_it_computes_as_this_process_does(stand_in_file):
+    checkpoint = open_checkpoint(stand_in_file)
+    images = ParityImages()
+    with SecondProcess(stand_in_file, None, images) as second:
+        second.expect(checkpoint.identity)
+        assert second.submit(FILE, identity).result(300) == checkpoint.identity
+
+        # What it computed is not computed here again.
+        there = second.submit(FILE, outputs).result(300)
+        files = {file.name for file in second.shared.iterdir()}
+        assert {name.partition("-")[0] for name in files if "-" in name} >= {
+            "evaluation"
+        }
+        with Reference(checkpoint, shared=second.shared) as reference:
+            reference.run = None
+            batch = images.batches(None)[0]
+            here = reference.outputs(batch, ["feature_vector"])["feature_vector"]
+        assert (here == there).all()
+
+        with pytest.raises(ValueError, match="a bad value") as raised:
+            second.submit(FILE, fail).result(300)
+        assert "in fail" in "".join(raised.value.__notes__)
+
+        # A crash is of that file; the next one is compared.
+        with pytest.raises(ArtifactError, match=r"model\.onnx ended .*signal 11"):
+            second.submit(FILE, crash).result(300)
+        assert second.submit(FILE, identity).result(300) == checkpoint.identity
+
+        second.expect("another")
+        with pytest.raises(CheckpointError, match="changed while it was read"):
+            second.submit(FILE, identity).result(300)
+        second.expect(checkpoint.identity)
+        running = second.submit(FILE, slow)
+        while not running.running():
+            time.sleep(0.01)
+        waiting = second.submit(FILE, identity)
+        assert waiting.cancel()
+        start = time.monotonic()
+    assert time.monotonic() - start < 30
+    assert isinstance(running.exception(30), ArtifactError)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from exporters.errors import MissingLibraryError
 from exporters.formats import open_artifact
 from exporters.verification import find_artifacts
 
+_PLACE = re.compile("(?<=<!-- scores -->\n).*?(?=<!-- /scores -->\n)", re.DOTALL)
 _ALLOWED = 0.01
 """By how much an artifact may be right less often than the network."""
 
@@ -115,8 +117,13 @@ def main() -> int:
     parser.add_argument(
         "--digits", type=Path, required=True, help="what examples.digits wrote"
     )
+    parser.add_argument(
+        "--write", type=Path, metavar="FILE", help="Markdown to write the table into"
+    )
     arguments = parser.parse_args()
     console = Console()
+    if arguments.write and not _PLACE.search(arguments.write.read_text("utf-8")):
+        parser.error(f"{arguments.write} has no lines to write the table between")
     held_out = digits.read_images(arguments.digits / "images" / "validation")
     expected = np.load(arguments.digits / digits.LOGITS_FILE)
     accuracy = float(np.mean(expected.argmax(axis=1) == held_out.classes))
@@ -136,7 +143,11 @@ def main() -> int:
     network: list[Cell] = ["the network", "", f"{accuracy:.1%}", "", ""]
     rows = [network, *(_cells(scored, accuracy) for scored in scores)]
     console.table(columns, rows)
-    (arguments.digits / "scores.md").write_text(_markdown(columns, rows))
+    table = _markdown(columns, rows)
+    (arguments.digits / "scores.md").write_text(table)
+    if arguments.write:
+        text = arguments.write.read_text("utf-8")
+        arguments.write.write_text(_PLACE.sub(lambda _: table, text), "utf-8")
     found = [scored.accuracy for scored in scores if scored.accuracy is not None]
     return int(not found or min(found) < accuracy - _ALLOWED)
 

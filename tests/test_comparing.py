@@ -19,7 +19,7 @@ class Second:
         return future
 
     def begin(self):
-        path, future, result = self.asked.pop(0)
+        _, future, result = self.asked.pop(0)
         assert future.set_running_or_notify_cancel()
         return lambda: future.set_result(f"{result} there")
 

@@ -9,12 +9,17 @@ from pathlib import Path
 import pytest
 from errands import crash, fail, identity, outputs, slow
 
+from checkpoints import files
 from checkpoints.errors import CheckpointError
 from checkpoints.reader import open_checkpoint
+from exporters import second_process
+from exporters.build import ExportOptions
 from exporters.errors import ArtifactError
+from exporters.exporting import export
 from exporters.parity import ParityImages
 from exporters.reference import Reference
 from exporters.second_process import SecondProcess
+from exporters.verification import verify
 
 FILE = Path("model.onnx")
 
@@ -43,6 +48,7 @@ import os, sys
 sys.path[:0] = {path!r}
 from exporters.parity import ParityImages
 from exporters.second_process import SecondProcess
+from exporters.verification import verify
 second = SecondProcess(Path("missing"), None, ParityImages())
 print(second._process.pid, flush=True)
 os.kill(os.getpid(), 9)
@@ -99,3 +105,35 @@ def test_it_computes_as_this_process_does(stand_in_file):
         start = time.monotonic()
     assert time.monotonic() - start < 30
     assert isinstance(running.exception(30), ArtifactError)
+
+
+@pytest.mark.slow
+def test_two_processes_make_and_say_what_one_does(stand_in_file, monkeypatch, tmp_path):
+    options = ExportOptions(image_size=(75, 75))
+    reports, files_ = [], []
+    for count in (1, 2):
+        is_possible = count == 2
+        monkeypatch.setattr(second_process, "is_possible", is_possible.__bool__)
+        output = tmp_path / str(count)
+        made = export(
+            stand_in_file,
+            output,
+            formats=["v4", "onnx-float32", "tflite-int8"],
+            tasks=["feature_vector"],
+            options=options,
+        )
+        assert made.passed
+        assert [item.format for item in made.artifacts] == [
+            *("v4", "onnx-float32", "tflite-int8")
+        ]
+        (output / "empty.onnx").touch()
+        found = verify(output, stand_in_file)
+        assert [item.passed for item in found.artifacts] == 3 * [True]
+        assert len(found.skipped) == 1
+        reports.append(
+            [item.report.as_dict() for item in (*made.artifacts, *found.artifacts)]
+        )
+        names = [file for file in output.rglob("*") if file.is_file()]
+        files_.append({str(f.relative_to(output)): files.digest(f) for f in names})
+    assert reports[0] == reports[1]
+    assert files_[0] == files_[1]

@@ -307,7 +307,7 @@ def meet(
         kept = (*given, *(name for name in candidates if name in blocks))
         changed = build.keeping_float(kept)
         path = scratch / f"trial{row.container.suffix}"
-        of_trial = row.with_options({"keep_float": kept})
+        of_trial = row.with_options(changed.options.recorded(row.options))
         of_trial.write(changed, task, record(changed), path)
         artifact, _ = open_artifact(path, {row.name: row})
         with artifact:

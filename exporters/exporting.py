@@ -527,7 +527,7 @@ class _One:
                 )
             build = build.keeping_float(choice(trials).keep_float)
             result = dataclasses.replace(result, trials=tuple(trials))
-        row = row.with_options({"keep_float": build.options.keep_float})
+        row = row.with_options(build.options.recorded(row.options))
         record = self._record(build)
         unfinished = scratch / self.path.name
         vectors = None

@@ -421,6 +421,8 @@ def _options(arguments: argparse.Namespace) -> ExportOptions:
         integer_type=arguments.integer_type,
         signed_input=arguments.signed_input,
         keep_float=tuple(arguments.keep_float or ()),
+        int8_activations=arguments.int8_activations,
+        reduce_range=arguments.reduce_range,
     )
 
 
@@ -926,6 +928,18 @@ def _add_options(group: Any) -> None:
         choices=("float32", "uint8", "int8"),
         default="float32",
         help="input and output as uint8 or int8 (tflite-int8)",
+    )
+    group.add_argument(
+        "--int8-activations",
+        metavar="HOW",
+        choices=("asymmetric", "symmetric"),
+        default="asymmetric",
+        help="symmetric: zero points 0, as for TensorRT (int8)",
+    )
+    group.add_argument(
+        "--reduce-range",
+        action="store_true",
+        help="kernels in 7 bits, for x86 without VNNI (onnx-int8)",
     )
     group.add_argument(
         "--keep-float",

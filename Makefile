@@ -13,7 +13,7 @@ FORMATS ?= v4,v5,onnx-int8,tflite-int8
 
 DIGITS := build/digits
 
-.PHONY: export verify trained test test-quick stress fuzz bench bench-evaluating tables dist pins audit clean
+.PHONY: export verify trained test test-quick stress fuzz bench bench-evaluating bench-quantization tables dist pins audit clean
 
 export: $(STAMP) $(GENERATED)
 	$(BIN)/irv2 export --checkpoint "$(CHECKPOINT)" --output "$(OUTPUT)" --formats "$(FORMATS)" --force
@@ -68,6 +68,13 @@ bench: $(STAMP) $(GENERATED)
 # ARTIFACTS are classifiers, such as those of `make export`.
 bench-evaluating: $(STAMP)
 	$(BIN)/python -m benchmarks.evaluating $(ARTIFACTS) $(BENCH)
+
+# What int8 costs in quality, by irv2 and by other tools, of a stand-in and of the network
+# that `make trained` left, if it did.
+bench-quantization: $(STAMP) $(GENERATED)
+	$(INSTALL) --editable '.[test,bench]'
+	$(BIN)/python -m benchmarks.quantizing --checkpoint "$(CHECKPOINT)" \
+	    $(if $(wildcard $(DIGITS)/train_dir),--digits $(DIGITS)) $(BENCH)
 
 # The tables of README and docs, from the newest figures of each machine.
 tables: $(STAMP)

@@ -215,15 +215,15 @@ def write(figures: Figures, path: Path) -> None:
     files.write_json(path, dataclasses.asdict(figures))
 
 
-def read(path: Path) -> Figures:
-    """Reads what `write` wrote.
+def read(path: Path, kind: type = Figures) -> Any:
+    """Reads figures that were written as JSON.
 
     Raises:
       ValueError: the file holds no figures.
       OSError: it cannot be read.
     """
     try:
-        return parse(Figures, files.read_json(path))
+        return parse(kind, files.read_json(path))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} holds no figures of the benchmark: {error}"

@@ -5,19 +5,20 @@ Each is between two comments that name it, and the machine it was measured on:
     <!-- benchmarks: latency, xeon-amx -->
     <!-- /benchmarks -->
 
-Figures are taken from the newest file in benchmarks/history/MACHINE/.
+Figures are taken from the newest file of their kind in benchmarks/history/MACHINE/.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from benchmarks import figures, report
-from benchmarks.figures import Figures
+from benchmarks import figures, quantizing, report
 from exporters.command.console import Console
 
 HISTORY = Path(__file__).parent / "history"
@@ -28,6 +29,27 @@ _BLOCK = re.compile(
     re.DOTALL,
 )
 _MARK = re.compile(r"<!-- /?benchmarks\b")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """A kind of figures: its files, and what is made of them."""
+
+    files: str
+    read: Callable[[Path], Any]
+    tables: Mapping[str, Callable[[Any], report.Table]]
+    sentences: Mapping[str, Callable[[Any], str]]
+
+
+_KINDS = (
+    _Kind("[0-9]*.json", figures.read, report.TABLES, report.SENTENCES),
+    _Kind(
+        f"{quantizing.PREFIX}*.json",
+        quantizing.read,
+        quantizing.TABLES,
+        quantizing.SENTENCES,
+    ),
+)
 
 
 class TablesError(Exception):
@@ -86,25 +108,29 @@ def with_tables(text: str, history: Path = HISTORY) -> str:
 
 
 def _block(block: re.Match[str], history: Path) -> str:
-    found = _newest(block["machine"], history)
     name = block["name"]
-    if name in report.TABLES:
-        content = markdown(report.TABLES[name](found))
-    elif name in report.SENTENCES:
-        content = f"{report.SENTENCES[name](found)}.\n"
+    for kind in _KINDS:
+        if name in kind.tables:
+            found = _newest(block["machine"], history, kind)
+            content = markdown(kind.tables[name](found))
+            break
+        if name in kind.sentences:
+            found = _newest(block["machine"], history, kind)
+            content = f"{kind.sentences[name](found)}.\n"
+            break
     else:
-        known = ", ".join([*report.TABLES, *report.SENTENCES])
+        known = ", ".join(n for kind in _KINDS for n in (*kind.tables, *kind.sentences))
         raise TablesError(f"unknown table {name!r}; there are: {known}")
     return f"{block['start']}{content}{block['end']}"
 
 
-def _newest(machine: str, history: Path) -> Figures:
+def _newest(machine: str, history: Path, kind: _Kind) -> Any:
     """Returns the newest figures of a machine."""
-    files = sorted((history / machine).glob("*.json"))
+    files = sorted((history / machine).glob(kind.files))
     if not files:
         raise TablesError(f"there are no figures in {history / machine}")
     try:
-        return figures.read(files[-1])
+        return kind.read(files[-1])
     except ValueError as error:
         raise TablesError(str(error)) from error
 

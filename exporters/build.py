@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 MAXIMUM_IMAGE_SIZE = 2048
 """In pixels; keeps the memory that comparing takes in bounds."""
+SYMMETRIC = "symmetric"
+"""Int8 activations whose zero points are 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +47,13 @@ class ExportOptions:
       signed_input: images in [-1, 1], as the published TFLite took them (TFLite).
       keep_float: blocks of the network, as `exporters.network.layers.Network.blocks`
         names them, that stay float32 where the others are int8.
+      int8_activations: "asymmetric", or "symmetric": with zero points 0, as TensorRT and
+        some NPUs need them.
+      reduce_range: kernels in 7 bits, for x86 processors without VNNI (ONNX).
 
     Raises:
-      ExportError: the image size is one that the network or a comparison cannot take.
+      ExportError: the image size is one that the network or a comparison cannot take, or
+        choices exclude each other.
     """
 
     image_size: tuple[int, int] | None = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
@@ -57,6 +63,8 @@ class ExportOptions:
     integer_type: str = "float32"
     signed_input: bool = False
     keep_float: tuple[str, ...] = ()
+    int8_activations: str = "asymmetric"
+    reduce_range: bool = False
 
     def __post_init__(self) -> None:
         smallest, largest = MINIMUM_IMAGE_SIZE, MAXIMUM_IMAGE_SIZE
@@ -68,6 +76,16 @@ class ExportOptions:
                 f"image size {height} x {width}: expected at least {smallest} x "
                 f"{smallest} pixels, at most {largest} x {largest}"
             )
+        if self.int8_activations not in ("asymmetric", SYMMETRIC):
+            raise ExportError(
+                f"int8 activations {self.int8_activations!r}: expected 'asymmetric' or "
+                "'symmetric'"
+            )
+        if self.int8_activations == SYMMETRIC and self.integer_type != "float32":
+            raise ExportError(
+                f"images of {self.integer_type} are pixels, whose zero point is no 0: "
+                "--integer-type does not go with --int8-activations symmetric"
+            )
 
     @property
     def input_range(self) -> tuple[float, float]:
@@ -77,13 +95,14 @@ class ExportOptions:
     def recorded(self, names: Collection[str]) -> dict[str, Any]:
         """Returns fields as an artifact's record has them.
 
-        Blocks in float are among them only if there are some: so the records of others
-        are what they were before there was the choice.
+        What was added later is among them only if it is not the default: so the records
+        of others are what they were before there was the choice.
         """
-        values = {name: getattr(self, name) for name in sorted(names)}
-        if not self.keep_float:
-            values.pop("keep_float", None)
-        return values
+        return {
+            name: getattr(self, name)
+            for name in sorted(names)
+            if name not in _ADDED or getattr(self, name) != _ADDED[name]
+        }
 
     def chosen(self, names: Collection[str]) -> list[str]:
         """Returns what is not the default among fields, in words for a file's name."""
@@ -99,6 +118,14 @@ class ExportOptions:
             else:
                 words.append(value if isinstance(value, str) else field.name)
         return [word.replace("_", "-") for word in words]
+
+
+_ADDED = {
+    field.name: field.default
+    for field in dataclasses.fields(ExportOptions)
+    if field.name in ("keep_float", "int8_activations", "reduce_range")
+}
+"""Options that records do not need to have -> their defaults."""
 
 
 @dataclasses.dataclass(frozen=True)

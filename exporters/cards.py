@@ -79,6 +79,7 @@ def text(
         _PROVENANCE[described["provenance"]],
         "## Parity",
         _parity(described),
+        *([_budget(described)] if described.get("budget") else []),
         *([_VECTORS.format(name=name, output=output_name(described))] * has_vectors),
         *(
             ["## Evaluation", _evaluation(described)]
@@ -297,6 +298,30 @@ def _parity(described: Mapping[str, Any]) -> str:
         )
     if calibration := described.get("calibration"):
         lines += ["", f"Quantization was calibrated on {calibration}."]
+    return "\n".join(lines)
+
+
+def _budget(described: Mapping[str, Any]) -> str:
+    """What was tried to meet a budget, and what was chosen."""
+    trials: Sequence[Mapping[str, Any]] = described["budget"]
+    kept = described["options"].get("keep_float") or []
+    chosen = ", ".join(f"`{name}`" for name in kept) or "no block"
+    is_scored = any("top_1" in trial for trial in trials)
+    names = ["blocks in float", "error", "cosine"]
+    names += ["top-1", "points lost"] if is_scored else []
+    lines = [
+        f"It was quantized to a budget; in float is {chosen}. On the same images"
+        + (f", and top-1 on {described['top_1_counted_on']}:" if is_scored else ":"),
+        "",
+        f"| {' | '.join(names)} |",
+        "|" + "---|" * len(names),
+    ]
+    for trial in trials:
+        cells = [str(len(trial["keep_float"]))]
+        cells += [_figure(trial["relative_error"]), _figure(trial["cosine"])]
+        if is_scored:
+            cells += [f"{100 * trial['top_1']:.2f} %", f"{trial['top_1_drop']:.3g}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,15 @@ from checkpoints.scratch import locked, scratch_beside
 from exporters import bom, cards, comparing, manifest, parity, second_process
 from exporters import calibration as calibrations
 from exporters import record as records
-from exporters.budget import Trial, check_blocks, choice, meet, unmet
+from exporters.budget import (
+    Budget,
+    Trial,
+    check_blocks,
+    choice,
+    labelled_images,
+    meet,
+    unmet,
+)
 from exporters.build import Build, ExportOptions
 from exporters.comparing import Compared, Comparison, Work
 from exporters.errors import ArtifactError, ExportError
@@ -132,6 +141,10 @@ class Export:
                     "seconds": dict(artifact.seconds),
                     "error": artifact.error,
                     "parity": artifact.report.as_dict() if artifact.report else None,
+                    "budget": [
+                        {**trial.as_dict(), "milliseconds": trial.milliseconds}
+                        for trial in artifact.trials
+                    ],
                 }
                 for artifact in self.artifacts
             ],
@@ -151,6 +164,9 @@ def export(
     moving_averages: str | None = None,
     verify: bool = True,
     budget: Tolerance | None = None,
+    max_drop: float | None = None,
+    ground_truth: PathLike | None = None,
+    label_offset: int | None = None,
     force: bool = False,
     progress: Progress = silent,
     reference: Reference | None = None,
@@ -177,6 +193,12 @@ def export(
       verify: False skips the comparison.
       budget: how far the task's own output of int8 formats may be off. As few blocks stay
         in float as that takes; see `exporters.budget`.
+      max_drop: likewise, how many percentage points of top-1 they may lose beside the
+        network, on `images`, which are then a directory of one subdirectory per class.
+      ground_truth: a file with the labels of `images`, where they are in no such
+        subdirectories; see `exporters.evaluation.evaluating.evaluate`.
+      label_offset: what to add to numbers of classes to get the network's; found from
+        the labels where they leave one possibility.
       force: replace artifacts that are there already.
       progress: told what is done.
       reference: what to compare with, by default TF-Slim's network with the checkpoint.
@@ -189,6 +211,7 @@ def export(
       UnknownFormatError: there is no such format or task.
       ExportError: the options fit no format, or something is in the way in `output`.
       ImageError: the images cannot be read.
+      EvaluationError: images have no labels, or it cannot be told what class one is.
       OSError: the files cannot be read or written.
     """
     rows, chosen_tasks = _rows(formats), select_tasks(tasks)
@@ -199,11 +222,13 @@ def export(
         _check_tasks(rows, chosen_tasks)
     notes = _check_options(options, rows, chosen_tasks, calibration_images is not None)
     check_blocks(options.keep_float, layers.inception_resnet_v2(NUM_CLASSES))
-    if budget and not verify:
+    has_budget = budget is not None or max_drop is not None
+    if has_budget and not verify:
         raise ExportError("a budget has no effect without a comparison")
-    if budget and not any(row.takes_budget for row in rows):
+    if has_budget and not any(row.takes_budget for row in rows):
         names = ", ".join(row.name for row in rows)
         raise ExportError(f"a budget has no effect on {names}")
+    _check_labels_of_images(max_drop, images, ground_truth, label_offset)
     if isinstance(images, str | os.PathLike) and not verify:
         raise ExportError("--images has no effect without a comparison")
     _check_directory(output)
@@ -226,6 +251,7 @@ def export(
             parity_images
             and reference is None
             and budget is None
+            and max_drop is None
             and not isinstance(checkpoint, Checkpoint)
             and all(FORMATS.get(row.name) is row for row in rows)
             and sum(task in row.tasks for row in rows for task in chosen_tasks) > 1
@@ -254,18 +280,20 @@ def export(
                 )
         class_names = labels_for(checkpoint.num_classes, given_labels, str(labels))
         facts = checkpoint.is_stand_in, options, checkpoint.num_classes
-        jobs = [
-            (
-                row,
-                task,
-                output / row.artifact_name(task, *facts, has_budget=bool(budget)),
-            )
-            for row in rows
+        is_bounded = {
+            task: budget is not None or (max_drop is not None and task.needs_classifier)
             for task in chosen_tasks
+        }
+        jobs = [
+            (row, task, output / row.artifact_name(task, *facts, has_budget=bounded))
+            for row in rows
+            for task, bounded in is_bounded.items()
             if task in row.tasks
         ]
         if not jobs:
             _check_classifier(checkpoint, [task for row in rows for task in row.tasks])
+        if max_drop is not None:
+            notes += _check_max_drop([(row, task) for row, task, _ in jobs])
         if not force:
             _check_free([path for _, _, path in jobs])
         notes = [*checkpoint.notes, *notes]
@@ -299,6 +327,28 @@ def export(
             progress(Step("build the network"))
             build.graph()
         seconds["graphs"] = time.monotonic() - start
+        labelled = None
+        if max_drop is not None:
+            progress(Step("classify images"))
+            labelled = labelled_images(
+                Path(images),  # type: ignore[arg-type]
+                max_drop,
+                opened,
+                ground_truth=ground_truth,
+                labels=labels,
+                label_offset=label_offset,
+                image_size=options.image_size,
+                progress=progress,
+            )
+            progress(Note(labelled.note))
+        budgets = {
+            task: Budget(
+                budget or Tolerance(math.inf, -1),
+                labelled if task.needs_classifier else None,
+            )
+            for task, bounded in is_bounded.items()
+            if bounded
+        }
         work = [
             _One(
                 build,
@@ -308,7 +358,7 @@ def export(
                 force,
                 f"[{number}/{len(jobs)}] {task.name} {row.name}",
                 progress,
-                budget if row.takes_budget else None,
+                budgets.get(task) if row.takes_budget else None,
             )
             for number, (row, task, path) in enumerate(jobs, start=1)
         ]
@@ -397,6 +447,39 @@ def _check_options(
     return notes
 
 
+def _check_labels_of_images(
+    max_drop: float | None,
+    images: PathLike | ParityImages | None,
+    ground_truth: PathLike | None,
+    label_offset: int | None,
+) -> None:
+    """Refuses a limit on top-1 without images, and what is for it alone."""
+    if max_drop is not None and not isinstance(images, str | os.PathLike):
+        raise ExportError(
+            "--max-drop needs images whose classes are known: --images with a directory "
+            "of one subdirectory per class, or with --ground-truth"
+        )
+    for name, given in (
+        ("--ground-truth", ground_truth),
+        ("--label-offset", label_offset),
+    ):
+        if max_drop is None and given is not None:
+            raise ExportError(f"{name} has no effect without --max-drop")
+
+
+def _check_max_drop(jobs: Sequence[tuple[Format, Task]]) -> list[str]:
+    """Refuses a limit on top-1 that nothing heeds.
+
+    Returns:
+      Notes on what does not heed it.
+    """
+    without = dict.fromkeys(t.name for _, t in jobs if not t.needs_classifier)
+    if not any(row.takes_budget and task.needs_classifier for row, task in jobs):
+        names = ", ".join(without or dict.fromkeys(row.name for row, _ in jobs))
+        raise ExportError(f"--max-drop has no effect on {names}")
+    return [f"--max-drop has no effect on {', '.join(without)}."] if without else []
+
+
 def _check_classifier(checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
     needing = [task.name for task in tasks if task.needs_classifier]
     if needing and checkpoint.num_classes is None:
@@ -437,7 +520,7 @@ class _One:
     force: bool
     name: str
     progress: Progress
-    budget: Tolerance | None = None
+    budget: Budget | None = None
 
     def at(self, state: str, *, goes_on: bool = False) -> None:
         """Tells what is done."""
@@ -492,7 +575,7 @@ class _One:
                 )
             build = build.keeping_float(choice(trials).keep_float)
             result = dataclasses.replace(result, trials=tuple(trials))
-        row = row.with_options({"keep_float": build.options.keep_float})
+        row = row.with_options(build.options.recorded(row.options))
         record = self._record(build)
         unfinished = scratch / self.path.name
         vectors = None
@@ -537,6 +620,8 @@ class _One:
         )
         if result.trials:
             described["budget"] = [trial.as_dict() for trial in result.trials]
+            if self.budget and self.budget.labelled:
+                described["top_1_counted_on"] = self.budget.labelled.description
         size = files.size(unfinished)
         described["companions"] = self._write_companions(unfinished, described, vectors)
         self._place(unfinished, described, scratch)
@@ -613,17 +698,18 @@ class _One:
     ) -> Comparison[Compared]:
         """The comparison of what was written, of which a second process is told."""
         task, labels = self.task, self.build.labels
+        budget = self.budget.output if self.budget else None
 
         def here() -> Compared:
             self.at("verify")
             return comparing.compare(
-                reference, parity_images, path, row, task, labels, self.budget
+                reference, parity_images, path, row, task, labels, budget
             )
 
         comparison = Comparison(here)
         if second:
             self.at("verify", goes_on=True)
-            options = {"keep_float": self.build.options.keep_float}
+            options = self.build.options.recorded(row.options)
             comparison.start(
                 second,
                 path,

@@ -14,7 +14,7 @@ from typing import Any
 
 from checkpoints import crashes, hdf5, keras_weights, safetensors, wire
 from exporters.artifact import OpenedArtifact, Sections
-from exporters.build import Build, ExportOptions
+from exporters.build import SYMMETRIC, Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
 from exporters.containers.tfjs import versions as tfjs
@@ -52,6 +52,7 @@ class Container:
       has_test_vectors: whether images and what it should make of them lie beside it, for
         runtimes that are not here.
       engines: what can run it, its own first; none where there is no choice.
+      biases_of_symmetric: in what numbers biases are where activations are symmetric.
     """
 
     module: str
@@ -66,6 +67,7 @@ class Container:
     leaves_background_out: bool = False
     has_test_vectors: bool = False
     engines: tuple[Library, ...] = ()
+    biases_of_symmetric: str = "int32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,11 +132,20 @@ class Format:
 
     def with_options(self, options: Mapping[str, Any]) -> Format:
         """The row as options change it: in how much of it numbers are rounded."""
-        blocks = options.get("keep_float")
-        if not blocks or not self.precision:
+        given = {name: options.get(name) for name in self.options}
+        changes: dict[str, Any] = {}
+        if blocks := given.get("keep_float"):
+            changes["float_blocks"] = tuple(blocks)
+        if given.get("int8_activations") == SYMMETRIC:
+            biases = self.container.biases_of_symmetric
+            changes |= {"is_symmetric": True, "biases": biases}
+        if given.get("reduce_range"):
+            changes["is_reduced"] = True
+        if not changes or not isinstance(self.variant, Precision):
             return self
-        precision = dataclasses.replace(self.precision, float_blocks=tuple(blocks))
-        return dataclasses.replace(self, variant=precision)
+        return dataclasses.replace(
+            self, variant=dataclasses.replace(self.variant, **changes)
+        )
 
     def handle(self, task_name: str) -> str | None:
         """The URL that TF Hub knew the artifact by."""
@@ -261,6 +272,8 @@ _ONNX = Container(
     library="onnx",
     has_test_vectors=True,
     engines=(ONNX_RUNTIME, OPENVINO),
+    # TensorRT's parser refuses a DequantizeLinear of int32.
+    biases_of_symmetric="float32",
 )
 _KERAS = Container(
     "exporters.containers.keras.container",
@@ -380,7 +393,7 @@ FORMATS = {
             Precision("int8", "int8", in_float=_STEM + _HEAD),
             "ONNX quantized (QDQ, per channel)",
             _QUANTIZED,
-            options=(*_ONNX_OPTIONS, "keep_float"),
+            options=(*_ONNX_OPTIONS, "keep_float", "int8_activations", "reduce_range"),
         ),
         Format(
             "tflite-published",
@@ -422,7 +435,12 @@ FORMATS = {
             Precision("int8", "int8"),
             "TFLite quantized throughout",
             _QUANTIZED,
-            options=(*_TFLITE_OPTIONS, "integer_type", "keep_float"),
+            options=(
+                *_TFLITE_OPTIONS,
+                "integer_type",
+                "keep_float",
+                "int8_activations",
+            ),
         ),
         Format(
             "keras",

@@ -128,12 +128,13 @@ class OutputParity:
 
     def in_words(self) -> str:
         """Says what was found, and what was asked."""
-        asked = self.tolerance
-        error = figure(self.relative_error, asked.max_error)
-        cosine = figure(self.cosine, asked.min_cosine)
+        most, least = self.tolerance.max_error, self.tolerance.min_cosine
+        error, cosine = figure(self.relative_error, most), figure(self.cosine, least)
+        error_limit = f" (at most {most:g})" if math.isfinite(most) else ""
+        cosine_limit = f" (at least {least:g})" if least > -1 else ""
         return (
-            f"error {error} of the largest magnitude (at most {asked.max_error:g}), "
-            f"cosine {cosine} (at least {asked.min_cosine:g})"
+            f"error {error} of the largest magnitude{error_limit}, "
+            f"cosine {cosine}{cosine_limit}"
         )
 
 

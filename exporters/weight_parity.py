@@ -9,11 +9,12 @@ reference's weights and activations, and from the precision that the format prom
 4. float16 weights are the reference's, rounded to the nearest.
 5. int8 and uint8 kernels have the scales that the reference's kernels call for, and are
    these kernels rounded to the nearest.
-6. int32 biases count in steps of input times kernel, and differ from the reference's by
-   what rounding them, and making good for the rounded kernel, can do.
+6. Biases of such kernels are in the numbers that the format promises, and differ from the
+   reference's by what making good for the rounded kernel can do; int32 ones count in steps
+   of input times kernel, and may differ by what rounding them does too.
 7. Activations that the format rounds are rounded, and others are not.
 8. Their ranges suit those that the reference's activations have on the images compared,
-   and start at 0 if these are rectified.
+   and start at 0 if these are rectified, or lie around it if the format is symmetric.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ _SCALE_TOLERANCE = 1e-5
 """Relative; scales are float32."""
 _HALF_STEP = 0.5001
 """Half a step of rounding, and what float32 arithmetic on it may add."""
+_FLOAT_ERROR = 1e-6
+"""Relative, of a float32 sum."""
 _MEANS_FACTOR = 4
 """How far the means of channels over the calibration images, by which a writer corrects
 biases, may be above those of the images compared."""
@@ -150,6 +153,7 @@ def compare_folded_weights(
                 rounded.get(layer.input),
                 activations.largest_means[layer.input]
                 * (1 if layer.input == network.input else _MEANS_FACTOR),
+                precision,
             )
         wrong += [
             f"{name}: {problem}"
@@ -204,6 +208,7 @@ def activation_problems(
             input_range if is_input else activations.ranges[name],
             must_equal=is_input,
             is_rectified=name in rectified,
+            is_symmetric=precision.is_symmetric,
         ):
             problems.append(f"activation {name}: {problem}")
     return problems
@@ -231,6 +236,7 @@ def _range_problem(
     *,
     must_equal: bool,
     is_rectified: bool,
+    is_symmetric: bool,
 ) -> str | None:
     if found.scale.shape != (1,):
         return f"it has {found.scale.size} scales, expected one"
@@ -240,8 +246,10 @@ def _range_problem(
     says = f"it ranges from {low:.4g} to {high:.4g}"
     if not low <= 0 <= high:
         return f"{says}, without 0"
+    if is_symmetric and found.zero_point != 0:
+        return f"its zero point is {found.zero_point}, expected 0"
     if must_equal:
-        expected = quantization.of_range(*wanted)
+        expected = quantization.of_range(*wanted, is_symmetric=is_symmetric)
         if not _are_close(found.scale, expected.scale) or (
             found.zero_point != expected.zero_point
         ):
@@ -249,12 +257,15 @@ def _range_problem(
         return None
     step = found.scale[0]  # By which zero, to be exact, may move the ends.
     least = wanted[0] * _LEAST_COVERED + step, wanted[1] * _LEAST_COVERED - step
-    largest_span = (wanted[1] - wanted[0]) * _MOST_COVERED or np.inf
+    span = wanted[1] - wanted[0]
+    if is_symmetric:
+        span = 2 * max(wanted[1], -wanted[0])
+    largest_span = span * _MOST_COVERED or np.inf
     if (
         low > least[0]
         or high < least[1]
         or high - low > largest_span
-        or (is_rectified and low < 0)
+        or (is_rectified and low < 0 and not is_symmetric)
     ):
         return f"{says}; the network's from {wanted[0]:.4g} to {wanted[1]:.4g}"
     return None
@@ -334,6 +345,7 @@ def _integer_problems(
     expected_bias: np.ndarray,
     source: Quantization | None,
     largest_means: np.ndarray,
+    precision: Precision,
 ) -> tuple[str | None, str | None]:
     """What is wrong with the kernel, and with the bias, of a layer in integers.
 
@@ -341,23 +353,38 @@ def _integer_problems(
     """
     if source is None:
         return "computes with integers of an input that is not rounded", None
-    input_scale = float(source.scale[0])
-    rounding = quantization.of_kernel(expected_kernel, expected_bias, input_scale)
+    is_float = precision.biases == "float32"
+    rounding = quantization.of_kernel(
+        expected_kernel,
+        0.0 if is_float else expected_bias,
+        float(source.scale[0]),
+        precision.largest_weight,
+    )
     if kernel_problem := _kernel_problem(kernel, expected_kernel, rounding):
         return kernel_problem, None
-    if problem := _type_problem(bias, expected_bias, np.int32):
+    if problem := _type_problem(
+        bias, expected_bias, np.float32 if is_float else np.int32
+    ):
         return None, problem
     step = rounding.scale * source.scale
     given = bias.quantization
-    if given is None or given.zero_point or not _are_close(given.scale, step):
+    if is_float:
+        if given is not None:
+            return None, "counted in steps, expected float32"
+        values = bias.values
+        # float32 arithmetic adds little to the shift.
+        least = np.abs(expected_bias) * _FLOAT_ERROR
+    elif given is None or given.zero_point or not _are_close(given.scale, step):
         return None, "not in steps of input times kernel"
+    else:
+        values = given.dequantize(bias.values)
+        least = step * _HALF_STEP
     assert kernel.quantization is not None
     moved = kernel.quantization.dequantize(kernel.values) - expected_kernel
     moved = moved.sum(axis=tuple(range(moved.ndim - 2)))
     shift = np.abs(moved.T @ largest_means)
     shift += _DEVIATIONS * np.sqrt(moved.T**2 @ largest_means**2)
-    values = given.dequantize(bias.values)
-    bad = ~(np.abs(values - expected_bias) <= step * _HALF_STEP + shift)
+    bad = ~(np.abs(values - expected_bias) <= least + shift)
     return None, _difference(values, expected_bias, bad)
 
 

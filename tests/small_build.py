@@ -106,6 +106,8 @@ class BlockReference:
         found = self._run(batch)
         return {value: found[layer_of[value]] for value in values}
 
+    run = outputs
+
     def layers(
         self, batch: np.ndarray, names: Collection[str]
     ) -> dict[str, np.ndarray]:

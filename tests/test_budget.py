@@ -6,19 +6,23 @@ import json
 import numpy as np
 import pytest
 import small_build
+from PIL import Image
 from small_networks import BLOCK
 
 from exporters import budget, exporting, manifest, rebuilding
-from exporters.errors import ArtifactError, ExportError
+from exporters import images as image_files
+from exporters.errors import ArtifactError, EvaluationError, ExportError
 from exporters.exporting import export
 from exporters.formats import FORMATS, open_artifact
 from exporters.network.tasks import TASKS
-from exporters.parity import Tolerance
+from exporters.parity import OutputParity, Tolerance
+from exporters.progress import Note
 from exporters.record import of_facts
 from exporters.verification import verify
 
 CHECKPOINT = small_build.checkpoint()
 CHECKPOINT.num_classes = len(small_build.LABELS)
+CLASSIFIER = "scope/logits/biases"
 INTEGERS = ("onnx-int8", "tflite-int8")
 
 
@@ -36,18 +40,60 @@ def row(name):
 def exported(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "labels_for", lambda *_: small_build.LABELS)
 
-    def run(name, keep_float=(), **options):
+    def run(name, keep_float=(), checkpoint=CHECKPOINT, **options):
         return export(
-            CHECKPOINT,
+            checkpoint,
             tmp_path / "out",
             formats=[row(name)],
-            tasks=["classification"],
             options=dataclasses.replace(small_build.OPTIONS, keep_float=keep_float),
-            reference=small_build.BlockReference(CHECKPOINT),
-            **{"images": small_build.IMAGES} | options,
+            reference=small_build.BlockReference(checkpoint),
+            **{"images": small_build.IMAGES, "tasks": ["classification"]} | options,
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def tied():
+    """The checkpoint, but for a classifier that finds it hard to tell two classes."""
+    images = image_files.generate(64, *small_build.IMAGE_SIZE, seed=6)
+    reference = small_build.BlockReference(CHECKPOINT)
+    logits = reference.outputs(images, ["logits"])["logits"]
+    first, second = np.argsort(-logits.mean(axis=0))[:2]
+    biases = CHECKPOINT[CLASSIFIER].copy()
+    biases[second] += np.median(logits[:, first] - logits[:, second])
+    checkpoint = small_build.checkpoint(**{CLASSIFIER: biases})
+    checkpoint.num_classes = len(small_build.LABELS)
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory, tied):
+    """A folder of a folder for each class, as that network sees it: nearest ties."""
+    folder = tmp_path_factory.mktemp("photographs")
+    pixels = np.rint(255 * image_files.generate(120, 86, 86, seed=5)).astype(np.uint8)
+    flat = folder / "flat"
+    flat.mkdir()
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(flat / f"{number:03}.png")
+    files = sorted(flat.iterdir())
+    images = image_files.read(files, *small_build.IMAGE_SIZE)
+    reference = small_build.BlockReference(tied)
+    logits = reference.outputs(images, ["logits"])["logits"]
+    assert len(set(logits.argmax(axis=1))) > 1
+    margins = np.diff(np.sort(logits, axis=1)[:, -2:], axis=1)[:, 0]
+    for number in np.argsort(margins)[:40]:
+        name = small_build.LABELS[logits[number].argmax()]
+        (folder / "labelled" / name).mkdir(parents=True, exist_ok=True)
+        files[number].rename(folder / "labelled" / name / files[number].name)
+    return folder
+
+
+@pytest.fixture
+def names(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("\n".join(small_build.LABELS))
+    return file
 
 
 def described(path):
@@ -131,6 +177,136 @@ def test_a_cosine_is_a_budget_too(exported):
     (item,) = exported("tflite-int8", budget=Tolerance(np.inf, limit)).artifacts
     assert item.is_kept and item.report.main.cosine >= limit
     assert item.trials[-1].keep_float
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_a_drop_that_is_met_without(exported, photographs, tied, names, name):
+    notes = []
+    (item,) = exported(
+        name,
+        checkpoint=tied,
+        images=photographs / "labelled",
+        labels=names,
+        max_drop=99.0,
+        progress=notes.append,
+    ).artifacts
+    assert item.is_kept, item.failures
+    assert "-budget" in item.path.name
+    (trial,) = item.trials
+    assert trial.score.count == trial.score.expected == 40
+    assert any("counted on 40 images of labelled" in str(note) for note in notes)
+    (kept,) = described(item.path)["budget"]
+    assert kept["top_1"] == trial.score.right / 40
+    assert kept["top_1_drop"] == trial.score.drop
+    card = manifest.card_of(item.path).read_text()
+    assert "in float is no block" in card
+    assert "top-1 on 40 images of labelled" in card
+    assert f"| {100 * kept['top_1']:.2f} % | {kept['top_1_drop']:.3g} |" in card
+
+
+def test_a_drop_takes_the_worst_blocks_and_no_more(exported, photographs, tied, names):
+    (item,) = exported(
+        "tflite-int8",
+        checkpoint=tied,
+        images=photographs / "labelled",
+        labels=names,
+        max_drop=0.0,
+    ).artifacts
+    assert item.is_kept, item.failures
+    first, *others = item.trials
+    assert first.keep_float == () and first.score.drop > 0
+    chosen = budget.choice(item.trials)
+    assert chosen.keep_float and chosen.score.drop <= 0 and chosen in others
+    assert described(item.path)["options"]["keep_float"] == list(chosen.keep_float)
+    fewer = [t for t in item.trials if len(t.keep_float) < len(chosen.keep_float)]
+    assert not any(trial.is_enough for trial in fewer)
+    # Counted by itself, image by image.
+    pictures = sorted((photographs / "labelled").rglob("*.png"))
+    images = image_files.read(pictures, *small_build.IMAGE_SIZE)
+    classes = [small_build.LABELS.index(file.parent.name) for file in pictures]
+    artifact, _ = open_artifact(item.path)
+    with artifact:
+        right = (artifact.predict(images).argmax(axis=1) == classes).sum()
+    assert right == chosen.score.right
+
+
+def test_budgets_of_both_kinds(exported, photographs, tied, names, tmp_path):
+    (item,) = exported(
+        "tflite-int8",
+        checkpoint=tied,
+        images=photographs / "labelled",
+        labels=names,
+        max_drop=0.0,
+        budget=Tolerance(1e-12, -1),
+    ).artifacts
+    assert not item.is_kept
+    assert "points of top-1 lost (at most 0; " in item.failures[0]
+    assert "(at most 1e-12), cosine" in item.failures[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_best_of_what_is_not_enough_is_the_one_that_loses_least():
+    output = OutputParity(0.0, 0.1, 1.0, None, None, Tolerance(1, -1))
+    worse = budget.Trial((), output, 1, budget.Score(5, 10, 10, 1))
+    better = dataclasses.replace(
+        worse,
+        output=dataclasses.replace(output, relative_error=0.2),
+        score=budget.Score(7, 10, 10, 1),
+    )
+    assert budget.choice([worse, better]) == better
+    assert worse.score.drop == 50 and budget.Score(9, 10, 10, 10).passed
+    assert budget.Score(11, 10, 20, 0).drop == -5
+
+
+def test_labels_in_a_file(exported, photographs, names, tmp_path):
+    count = len(list((photographs / "flat").iterdir()))
+    truth = tmp_path / "truth.txt"
+    truth.write_text("\n".join(["0"] * count))
+    (item,) = exported(
+        "onnx-int8",
+        images=photographs / "flat",
+        labels=names,
+        ground_truth=truth,
+        label_offset=0,
+        max_drop=50.0,
+    ).artifacts
+    assert item.is_kept, item.failures
+    assert item.trials[0].score.count == count
+
+
+def test_a_drop_without_labels(exported, photographs, names, tmp_path):
+    with pytest.raises(EvaluationError, match="holds images without labels"):
+        exported("onnx-int8", images=photographs / "flat", labels=names, max_drop=1.0)
+    with pytest.raises(ExportError, match="--max-drop needs images whose classes"):
+        exported("onnx-int8", images=None, max_drop=1.0)
+    with pytest.raises(ExportError, match="--label-offset has no effect without"):
+        exported("onnx-int8", label_offset=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_drop_of_what_names_no_class(exported, photographs):
+    images = photographs / "labelled"
+    with pytest.raises(ExportError, match="--max-drop has no effect on feature_vector"):
+        exported("onnx-int8", images=images, tasks=["feature_vector"], max_drop=1.0)
+    with pytest.raises(ExportError, match="a budget has no effect on onnx-float32"):
+        exported("onnx-float32", images=images, max_drop=1.0)
+
+
+def test_feature_vectors_beside_classes(exported, photographs, names):
+    notes = []
+    done = exported(
+        "onnx-int8",
+        images=photographs / "labelled",
+        labels=names,
+        tasks=None,
+        max_drop=99.0,
+        progress=notes.append,
+    )
+    by_task = {item.task: item for item in done.artifacts}
+    assert "-budget" not in by_task["feature_vector"].path.name
+    assert not by_task["feature_vector"].trials
+    assert "-budget" in by_task["classification"].path.name
+    assert Note("--max-drop has no effect on feature_vector.") in notes
 
 
 def test_what_is_given_stays_in_any_case(exported):

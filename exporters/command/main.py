@@ -74,6 +74,7 @@ _ENVIRONMENT_TROUBLES = {
     errno.ETXTBSY,
 }
 """What a file system says when it is not our fault."""
+_OF_BUDGETS = ("max_error", "min_cosine", "max_drop", "ground_truth", "label_offset")
 _ALSO_BEAMS = {"--labels"}
 """Options of ours that a runner of Beam's, Dataflow's, has as well."""
 
@@ -172,6 +173,9 @@ def _export(arguments: argparse.Namespace, console: Console) -> int:
             moving_averages=arguments.moving_averages,
             verify=arguments.verify,
             budget=_budget(arguments),
+            max_drop=arguments.max_drop,
+            ground_truth=arguments.ground_truth,
+            label_offset=arguments.label_offset,
             force=arguments.force,
             progress=progress,
         )
@@ -186,10 +190,10 @@ def _rebuild(arguments: argparse.Namespace, console: Console) -> int:
 
     unheeded = [
         name
-        for name in ("formats", "tasks", "images", "force", "max_error", "min_cosine")
-        if getattr(arguments, name)
+        for name in ("formats", "tasks", "images", "force", "verify", *_OF_BUDGETS)
+        if getattr(arguments, name) is not arguments.parser.get_default(name)
     ]
-    if unheeded or not arguments.verify or _options(arguments) != ExportOptions():
+    if unheeded or _options(arguments) != ExportOptions():
         raise ExportError(
             "--check takes what to make from the manifests. It heeds --checkpoint, "
             "--calibration-images, --labels and --moving-averages alone."
@@ -417,6 +421,8 @@ def _options(arguments: argparse.Namespace) -> ExportOptions:
         integer_type=arguments.integer_type,
         signed_input=arguments.signed_input,
         keep_float=tuple(arguments.keep_float or ()),
+        int8_activations=arguments.int8_activations,
+        reduce_range=arguments.reduce_range,
     )
 
 
@@ -728,21 +734,10 @@ def _add_evaluate(commands: Any) -> None:
         required=True,
         help="directory of a folder per class, or TFRecords",
     )
-    added.add_argument(
-        "--ground-truth",
-        metavar="FILE",
-        type=_place,
-        help="labels of the images of a directory",
-    )
+    _add_ground_truth(added, _place)
     _add_checkpoint(added, required=False)
     _add_moving_averages(added)
     _add_labels(added)
-    added.add_argument(
-        "--label-offset",
-        metavar="N",
-        type=int,
-        help="added to numbers of classes; default: found",
-    )
     _add_running(added)
     added.add_argument(
         "--state",
@@ -935,6 +930,18 @@ def _add_options(group: Any) -> None:
         help="input and output as uint8 or int8 (tflite-int8)",
     )
     group.add_argument(
+        "--int8-activations",
+        metavar="HOW",
+        choices=("asymmetric", "symmetric"),
+        default="asymmetric",
+        help="symmetric: zero points 0, as for TensorRT (int8)",
+    )
+    group.add_argument(
+        "--reduce-range",
+        action="store_true",
+        help="kernels in 7 bits, for x86 without VNNI (onnx-int8)",
+    )
+    group.add_argument(
         "--keep-float",
         metavar="BLOCK,...",
         type=_names,
@@ -953,10 +960,32 @@ def _add_options(group: Any) -> None:
         help="the same, for a cosine of at least this",
     )
     group.add_argument(
+        "--max-drop",
+        metavar="POINTS",
+        type=_points,
+        help="the same, for top-1 on --images, with labels",
+    )
+    _add_ground_truth(group, _path)
+    group.add_argument(
         "--calibration-images",
         metavar="DIR",
         type=_path,
         help="images to quantize with; default: generated",
+    )
+
+
+def _add_ground_truth(group: Any, place: Callable[[str], Any]) -> None:
+    group.add_argument(
+        "--ground-truth",
+        metavar="FILE",
+        type=place,
+        help="labels of the images of a directory",
+    )
+    group.add_argument(
+        "--label-offset",
+        metavar="N",
+        type=int,
+        help="added to numbers of classes; default: found",
     )
 
 
@@ -1122,6 +1151,18 @@ def _limit(text: str) -> float:
     if not 0 < limit <= 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a number in (0, 1]")
     return limit
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points < 100:
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: expected percentage points of top-1, from 0 to 100"
+        )
+    return points
 
 
 def _image_size(text: str) -> tuple[int, int] | None:

@@ -16,6 +16,7 @@ from exporters.command.tables import Cell, Column, Verdict
 from exporters.command.units import counted, size
 
 if TYPE_CHECKING:
+    from exporters.budget import Score
     from exporters.exporting import Export, ExportedArtifact
     from exporters.formats import Format
     from exporters.identification import (
@@ -218,10 +219,12 @@ def _trials(console: consoles.Console, item: ExportedArtifact) -> None:
     """Prints what each choice of blocks bought, and cost."""
     from exporters.budget import choice
 
+    is_scored = any(trial.score for trial in item.trials)
     columns = [
         Column(f"{item.task} {item.format}"),
         Column("error / limit", justify="right"),
         Column("cosine / limit", justify="right"),
+        *([Column("top-1 / points lost", justify="right")] if is_scored else []),
         Column("ms per image", justify="right", optional=1),
         Column("within budget"),
     ]
@@ -229,6 +232,7 @@ def _trials(console: consoles.Console, item: ExportedArtifact) -> None:
         [
             f"{counted(len(trial.keep_float), 'block')} in float",
             *_figures(trial.output),
+            *([_score(trial.score)] if is_scored else []),
             f"{trial.milliseconds:.0f}",
             "yes" if trial.is_enough else "no",
         ]
@@ -238,6 +242,16 @@ def _trials(console: consoles.Console, item: ExportedArtifact) -> None:
     chosen = choice(item.trials)
     if chosen.is_enough and chosen.keep_float:
         console.result(f"In float: {', '.join(chosen.keep_float)}")
+
+
+def _score(score: Score | None) -> str:
+    """Top-1, and what is lost of the network's beside what may be."""
+    if score is None:
+        return ""
+    from exporters import parity
+
+    drop = parity.figure(score.drop, score.max_drop, 3)
+    return f"{score.right / score.count:.1%} / {drop} of {score.max_drop:g}"
 
 
 def _exported(item: ExportedArtifact) -> list[Cell]:

@@ -245,7 +245,8 @@ def evaluate(
         state may be URLs of any file system that Beam reads; workers have to reach them.
       progress: told what is done.
       formats: the table of formats.
-      reference: the checkpoint's network, by default TF-Slim's.
+      reference: the checkpoint's network, by default TF-Slim's; one that is given is not
+        closed.
 
     Returns:
       The figures. An artifact that cannot be run is a result too.
@@ -301,7 +302,7 @@ def evaluate(
                 raise EvaluationError(
                     f"{checkpoint.path} has no classifier, and so names no class."
                 )
-            network = stack.enter_context(reference or Reference(checkpoint))
+            network = reference or stack.enter_context(Reference(checkpoint))
             opened.append(
                 models.of_checkpoint(checkpoint, network, image_size=image_size)
             )

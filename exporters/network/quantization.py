@@ -1,7 +1,8 @@
 """Integer quantization, the same for every format: ranges, scales, rounding.
 
-Activations are asymmetric with one scale per tensor, kernels symmetric with one scale
-per output channel, biases int32 in steps of the products that they are added to. See
+Activations are asymmetric, or symmetric on request, with one scale per tensor, kernels
+symmetric with one scale per output channel, biases int32 in steps of the products that
+they are added to. See
 Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference", 2017, https://arxiv.org/abs/1712.05877, and
 https://ai.google.dev/edge/litert/models/quantization_spec.
@@ -30,6 +31,10 @@ UINT8_ZERO = 128
 _LEAST_CHANNEL_SCALE = 1e-6
 """Smallest scale of a kernel's channel, relative to the kernel's largest."""
 _LARGEST_WEIGHT = 127
+_LARGEST_REDUCED_WEIGHT = 64
+"""Two products with uint8, 2 * 64 * 255, do not saturate int16; with 65 they do."""
+_LARGEST_ACTIVATION = 127
+"""Of symmetric ones, whose range is the same on both sides of 0."""
 _LARGEST_BIAS = 2.0**30
 _LEAST_SCALE = 2.0**-60
 """Of activations and kernels: float32 can still divide by the product of two."""
@@ -69,12 +74,24 @@ class Precision:
       in_float: endpoints, by TF-Slim's names, whose layers stay float32 throughout.
       float_blocks: blocks, as `Network.blocks` names them, that do so too; and with them
         what reads nothing else and has no weights, as the probabilities of logits.
+      is_symmetric: whether the zero points of int8 activations are 0, but for those that
+        a container prescribes.
+      is_reduced: whether int8 kernels are in [-64, 64], and not in [-127, 127].
+      biases: of layers that compute in integers: "int32" or "float32".
     """
 
     weights: Literal["float32", "float16", "int8", "uint8"] = "float32"
     activations: Literal["float32", "float16", "int8"] = "float32"
     in_float: tuple[str, ...] = ()
     float_blocks: tuple[str, ...] = ()
+    is_symmetric: bool = False
+    is_reduced: bool = False
+    biases: Literal["int32", "float32"] = "int32"
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest magnitude of an int8 kernel's integers."""
+        return _LARGEST_REDUCED_WEIGHT if self.is_reduced else _LARGEST_WEIGHT
 
     def float_layers(self, network: Network) -> frozenset[str]:
         """Names of the layers that stay float32."""
@@ -128,11 +145,11 @@ class QuantizedWeights:
 
     Attributes:
       kernel: int8 [height, width, inputs, channels], or [inputs, units].
-      bias: int32 [channels], or [units].
+      bias: int32 or float32 [channels], or [units].
     """
 
     kernel: Integers
-    bias: Integers
+    bias: Integers | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,20 +176,30 @@ class Statistics:
         )
 
 
-def of_range(low: float, high: float) -> Quantization:
-    """Returns the int8 quantization of a range; zero is represented exactly."""
+def of_range(low: float, high: float, *, is_symmetric: bool = False) -> Quantization:
+    """Returns the int8 quantization of a range; zero is represented exactly.
+
+    Symmetric is [-127, 127], of whichever side of 0 goes further.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / 255
+    if is_symmetric:
+        scale = max(-low, high) / _LARGEST_ACTIVATION
     if scale < _LEAST_SCALE:  # Of what is always 0, as good as any.
         scale = 1.0
+    if is_symmetric:
+        return Quantization(np.array([scale], np.float32))
     zero_point = int(np.clip(round(-128 - low / scale), -128, 127))
     return Quantization(np.array([scale], np.float32), zero_point)
 
 
 def of_kernel(
-    kernel: np.ndarray, bias: np.ndarray | float = 0.0, input_scale: float = 1.0
+    kernel: np.ndarray,
+    bias: np.ndarray | float = 0.0,
+    input_scale: float = 1.0,
+    largest_weight: int = _LARGEST_WEIGHT,
 ) -> Quantization:
-    """Returns the int8 quantization of a kernel, to [-127, 127].
+    """Returns the int8 quantization of a kernel, symmetric.
 
     Args:
       kernel: float32, output channel last.
@@ -180,9 +207,10 @@ def of_kernel(
         times kernel scale, which must not get so small that their count overflows
         int32.
       input_scale: of the input activations.
+      largest_weight: magnitude of the largest integer.
     """
     largest = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1)))
-    scale = largest.astype(np.float64) / _LARGEST_WEIGHT
+    scale = largest.astype(np.float64) / largest_weight
     least = max(scale.max() * _LEAST_CHANNEL_SCALE, _LEAST_SCALE)
     scale = np.maximum(scale, least)
     scale = np.maximum(scale, np.abs(bias) / _LARGEST_BIAS / input_scale)
@@ -193,6 +221,8 @@ def of_activations(
     network: Network,
     ranges: Mapping[str, tuple[float, float]],
     quantized: Collection[str],
+    *,
+    is_symmetric: bool = False,
 ) -> dict[str, Quantization]:
     """Returns the int8 quantization of the activations of a network.
 
@@ -203,6 +233,7 @@ def of_activations(
       network: its input is an activation too.
       ranges: layer -> (minimum, maximum), of these at least.
       quantized: names of the activations that are quantized.
+      is_symmetric: whether zero points are 0; not those of probabilities.
     """
     names = [network.input, *(layer.name for layer in network.layers)]
     groups = {name: {name} for name in names if name in quantized}
@@ -218,12 +249,15 @@ def of_activations(
             quantizations[name] = PROBABILITIES
             continue
         lows, highs = zip(*(ranges[member] for member in group))
-        quantizations[name] = of_range(min(lows), max(highs))
+        quantizations[name] = of_range(min(lows), max(highs), is_symmetric=is_symmetric)
     return quantizations
 
 
 def quantize(
-    weights: Weights, source: Quantization, source_mean: np.ndarray
+    weights: Weights,
+    source: Quantization,
+    source_mean: np.ndarray,
+    precision: Precision = Precision(),
 ) -> QuantizedWeights:
     """Rounds a layer's weights.
 
@@ -231,11 +265,18 @@ def quantize(
       weights: in float32.
       source: quantization of the activations that the layer reads.
       source_mean: [input channels], of these activations.
+      precision: how far kernels go, and in what numbers biases are.
     """
-    input_scale = float(source.scale[0])
-    kernel = of_kernel(weights.kernel, weights.bias, input_scale)
+    kernel = of_kernel(
+        weights.kernel,
+        weights.bias if precision.biases == "int32" else 0.0,
+        float(source.scale[0]),
+        precision.largest_weight,
+    )
     integers = kernel.quantize(weights.kernel, np.int8)
     shift = rounding_shift(weights.kernel, kernel.dequantize(integers), source_mean)
+    if precision.biases == "float32":
+        return QuantizedWeights(Integers(integers, kernel), weights.bias - shift)
     bias = Quantization(kernel.scale * source.scale)
     return QuantizedWeights(
         Integers(integers, kernel),
@@ -293,7 +334,10 @@ def quantize_network(
       precision: what stays float32.
     """
     activations = of_activations(
-        network, statistics.ranges, precision.quantized_activations(network)
+        network,
+        statistics.ranges,
+        precision.quantized_activations(network),
+        is_symmetric=precision.is_symmetric,
     )
     in_float = precision.float_layers(network)
     rounded = {
@@ -301,6 +345,7 @@ def quantize_network(
             weights[layer.scope],
             activations[layer.input],
             statistics.means[layer.input],
+            precision,
         )
         for layer in network.weighted
         if layer.name not in in_float

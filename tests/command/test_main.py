@@ -1422,9 +1422,43 @@ def test_a_budget_that_is_none(irv2, option, limit):
     assert f"'{limit}': expected a number in (0, 1]" in done.err
 
 
+@pytest.mark.parametrize("limit", ["-1", "100", "nan", "few"])
+def test_a_drop_that_is_none(irv2, limit):
+    done = irv2(*EXPORT, f"--max-drop={limit}")
+    assert done.code == main.EXIT_USAGE
+    assert f"'{limit}': expected percentage points of top-1" in done.err
+
+
+@pytest.mark.parametrize("option", ["--max-drop=0", "--label-offset=0", "--no-verify"])
+def test_checking_takes_no_budget(irv2, option):
+    done = irv2("export", "--checkpoint=x", "--check=out", option)
+    assert done.code == main.EXIT_BAD_INPUT
+    assert "--check takes what to make from the manifests" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--label-offset=1"], "--label-offset has no effect without --max-drop"),
+        (["--ground-truth=x.txt"], "--ground-truth has no effect without --max-drop"),
+    ],
+)
+def test_labels_without_a_limit_on_what_is_lost(irv2, place, options, said):
+    before = tree(place)
+    done = irv2(*EXPORT, *options)
+    assert done.code == main.EXIT_BAD_INPUT
+    assert said in done.err
+    assert tree(place) == before
+
+
 @pytest.mark.parametrize(
     "options",
-    [["--max-error=0.1"], ["--min-cosine=0.9"], ["--keep-float=block8_9"]],
+    [
+        ["--max-error=0.1"],
+        ["--min-cosine=0.9"],
+        ["--max-drop=0.5"],
+        ["--keep-float=block8_9"],
+    ],
 )
 def test_a_budget_for_what_is_not_quantized(irv2, place, options):
     before = tree(place)

@@ -169,6 +169,29 @@ def test_what_was_not_kept_is_told_below(as_json):
         assert out[-1] == "1 artifact in build/artifacts, 3 not made or not kept"
 
 
+def test_trials_of_a_budget():
+    out, _ = in_a_log(
+        """
+import dataclasses, math
+from exporters.budget import Score, Trial
+from exporters.parity import Tolerance
+
+item = exported("onnx-int8")
+figures = dataclasses.replace(item.report.main, tolerance=Tolerance(math.inf, -1))
+trials = (Trial((), figures, 31.4, Score(285, 290, 297, 0.5)),
+          Trial(("Mixed_7a", "Block8"), figures, 40.2, Score(289, 290, 297, 0.5)))
+export(dataclasses.replace(item, trials=trials))
+"""
+    )
+    head, _, first, second, chosen = out[3:8]
+    assert "top-1 / points lost" in head
+    assert re.search(r"0 blocks in float .* 96.0% / 1.68 of 0.5 .* no$", first.strip())
+    assert re.search(
+        r"2 blocks in float .* 97.3% / 0.337 of 0.5 .* yes$", second.strip()
+    )
+    assert chosen == "In float: Mixed_7a, Block8"
+
+
 def test_what_was_not_kept_on_a_terminal():
     lines = on_a_terminal(FAILING % False)
     assert max(map(len, lines)) <= 80

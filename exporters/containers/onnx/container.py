@@ -20,7 +20,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 from exporters import float16
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
-from exporters.build import Build
+from exporters.build import SYMMETRIC, Build
 from exporters.containers.onnx import nodes, quantization, sections, serialization
 from exporters.containers.onnx.nodes import INPUT, OnnxGraph
 from exporters.engines import ONNX_RUNTIME, OPENVINO, OpenVino, onnx_session
@@ -33,6 +33,7 @@ from exporters.record import Record
 RECORD = "irv2"
 """Key of the metadata that holds the record."""
 
+_WEIGHTS = ("/weights", "/biases")
 _DAMAGE = (
     runtime_errors.Fail,
     runtime_errors.InvalidArgument,
@@ -72,7 +73,12 @@ def write(
         graph = nodes.to_float16(graph, precision.float_layers(build.network))
     elif precision.activations == "int8":
         quantized = build.quantized(precision)
-        graph = quantization.quantize(graph, quantized.activations, quantized.weights)
+        graph = quantization.quantize(
+            graph,
+            quantized.activations,
+            quantized.weights,
+            is_symmetric=precision.is_symmetric,
+        )
     height, width = options.image_size or ("height", "width")
     image = (3, height, width) if options.nchw else (height, width, 3)
     serialization.write(
@@ -172,6 +178,7 @@ def open(path: Path, engine: str = ONNX_RUNTIME.name) -> OpenedArtifact:
         weights=lambda: dict(_weights(path)),
         activations=lambda: dict(_activations(path)),
         labels=lambda: _labels(session),
+        check=lambda: _type_problems(path, record),
         is_folded=True,
         sections=lambda layers: sections.cut(path, layers, as_input),
     )
@@ -221,7 +228,7 @@ def _weights(path: Path) -> Iterator[tuple[str, StoredWeight]]:
     """Reads all weights, in TensorFlow's layout."""
     arrays = _arrays(path)
     for name, values in arrays.items():
-        if name.endswith(("/weights", "/biases")):
+        if name.endswith(_WEIGHTS):
             if values.ndim == 4:
                 values = transpose(values, "OIHW", "HWIO")
             yield name, StoredWeight(values, _quantization(path, name, arrays))
@@ -230,12 +237,31 @@ def _weights(path: Path) -> Iterator[tuple[str, StoredWeight]]:
 def _activations(path: Path) -> Iterator[tuple[str, Quantization]]:
     """Reads how activations are rounded."""
     arrays = _arrays(path)
+    for value in _rounded(arrays):
+        found = _quantization(path, value, arrays)
+        assert found is not None
+        yield value, found
+
+
+def _rounded(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """The names of the activations that are rounded."""
     for name in arrays:
         value, _, kind = name.rpartition("/")
-        if kind == "zero_point" and arrays[name].dtype == np.uint8:
-            found = _quantization(path, value, arrays)
-            assert found is not None
-            yield value, found
+        if kind == "zero_point" and not value.endswith(_WEIGHTS):
+            yield value
+
+
+def _type_problems(path: Path, record: Record) -> list[str]:
+    """Activations in integers of another type than the file says that it has."""
+    is_symmetric = record.options.get("int8_activations") == SYMMETRIC
+    expected = np.dtype(np.int8 if is_symmetric else np.uint8)
+    arrays = _arrays(path)
+    return [
+        f"activation {value}: in {arrays[f'{value}/zero_point'].dtype}, expected "
+        f"{expected}"
+        for value in _rounded(arrays)
+        if arrays[f"{value}/zero_point"].dtype != expected
+    ]
 
 
 def _quantization(

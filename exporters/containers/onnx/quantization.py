@@ -4,8 +4,12 @@ The result is in QuantizeLinear/DequantizeLinear form: float nodes between round
 values, for which ONNX Runtime, among others, puts integer kernels. Activations are
 uint8, kernels int8, biases int32.
 
+Symmetric activations are int8 with zero point 0, and biases float32: TensorRT takes
+nothing else.
+
 x86 processors without VNNI (before 2019) add pairs of uint8 x int8 products in
-saturating int16 arithmetic, and lose some accuracy where both factors are large.
+saturating int16 arithmetic, and lose some accuracy where both factors are large; kernels
+in 7 bits are small enough.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ def quantize(
     graph: OnnxGraph,
     activations: Mapping[str, Quantization],
     weights: Mapping[str, QuantizedWeights],
+    *,
+    is_symmetric: bool = False,
 ) -> OnnxGraph:
     """Returns a quantized graph; its input and outputs stay float32.
 
@@ -35,6 +41,7 @@ def quantize(
       graph: in float32.
       activations: value -> how it is rounded, of all values that are.
       weights: of the layers that compute in integers, by scope.
+      is_symmetric: whether activations are int8, all with zero point 0.
     """
     arrays = dict(graph.weights)
     nodes = []
@@ -69,13 +76,22 @@ def quantize(
             _, kernel, bias = node.input
             channels = 0 if node.op_type == "Conv" else 1
             add_weight(kernel, weights[scope].kernel, channels)
-            add_weight(bias, weights[scope].bias, 0)
-            renamed |= {name: dequantized(name) for name in (kernel, bias)}
+            renamed[kernel] = dequantized(kernel)
+            rounded_bias = weights[scope].bias
+            if isinstance(rounded_bias, Integers):
+                add_weight(bias, rounded_bias, 0)
+                renamed[bias] = dequantized(bias)
+            else:
+                arrays[bias] = rounded_bias
         nodes.append(with_inputs(node, renamed))
         if node.name in activations:
             rounding = activations[node.name]
             scale = rounding.scale.reshape(())
-            zero_point = np.array(rounding.zero_point + UINT8_ZERO, np.uint8)
+            zero_point = (
+                np.array(rounding.zero_point, np.int8)
+                if is_symmetric
+                else np.array(rounding.zero_point + UINT8_ZERO, np.uint8)
+            )
             parameters = add_parameters(node.name, scale, zero_point)
             rounded = f"{node.name}/quantized"
             nodes += [

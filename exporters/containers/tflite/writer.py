@@ -396,6 +396,7 @@ class _Int8Writer(_Writer):
     def add_weights(self, layer: Conv | Dense) -> tuple[int, int, int]:
         quantized = self.quantized.weights[layer.scope]
         bias = quantized.bias
+        assert isinstance(bias, Integers)
         return (
             self.add_kernel(layer, quantized.kernel),
             self.builder.add_constant(

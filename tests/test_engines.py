@@ -9,7 +9,7 @@ import pytest
 import small_build
 
 from exporters import cards, engines, images, parity
-from exporters.command import main
+from exporters.command.arguments import parse
 from exporters.engines import OpenVino
 from exporters.errors import ArtifactError, EvaluationError, MissingLibraryError
 from exporters.evaluation import vectors
@@ -167,9 +167,9 @@ def test_on_beam(small, tmp_path):
 
 def test_the_command_takes_it():
     for verb in (["verify", "x", "--checkpoint", "y"], ["evaluate", "--images", "x"]):
-        parsed = main._parse([*verb, "--engine", "openvino"])
+        parsed = parse([*verb, "--engine", "openvino"])
         assert parsed.engine == "openvino"
-        assert main._parse(verb).engine is None
+        assert parse(verb).engine is None
 
 
 # What cannot be

@@ -19,7 +19,8 @@ from consumers import environments
 
 from exporters import exporting
 from exporters.build import ExportOptions
-from exporters.command import main
+from exporters.command import verbs
+from exporters.command.arguments import parse
 from exporters.errors import ExportError, UnknownFormatError
 from exporters.exporting import export
 from exporters.formats import FORMATS, select, select_tasks
@@ -159,14 +160,14 @@ def made(words: list[str]) -> list[list[str]]:
 def check_irv2(arguments: list[str]) -> None:
     """The same for `irv2`, whose errors end the test."""
     try:
-        parsed = main._parse(arguments)
+        parsed = parse(arguments)
     except SystemExit as done:
         assert not done.code, shlex.join(arguments)  # After --help.
         return
     if arguments[0] == "export":
         rows, tasks = select(parsed.formats), select_tasks(parsed.tasks)
         exporting._check_tasks(rows, tasks)
-        exporting._check_options(main._options(parsed), rows, tasks, False)
+        exporting._check_options(verbs.options(parsed), rows, tasks, False)
 
 
 def check_module(module: str, arguments: list[str]) -> None:
@@ -236,7 +237,7 @@ def test_readme_says_what_make_exports():
 def formats_of(words: list[str]) -> list[str]:
     """Returns the formats that `make export` makes."""
     (command,) = (words for words in made(words) if words[1] == "export")
-    return main._parse(command[1:]).formats
+    return parse(command[1:]).formats
 
 
 def test_limits_are_those_that_are_asked():

@@ -13,7 +13,8 @@ from benchmarks.figures import Machine
 from benchmarks.quantizing import Closeness, Figures, Quality, Way
 from exporters import calibration, images
 from exporters.build import ExportOptions
-from exporters.command import main
+from exporters.command import verbs
+from exporters.command.arguments import parse
 from exporters.exporting import export
 
 SIZE = (75, 75)
@@ -49,13 +50,13 @@ def thin(monkeypatch, tmp_path):
 
     def made(checkpoint, output, *options):
         words = ["--checkpoint", str(checkpoint), "--output", str(output), *options]
-        given = main._parse(["export", *words])
+        given = parse(["export", *words])
         (item,) = export(
             checkpoint,
             output,
             formats=given.formats,
             tasks=given.tasks,
-            options=main._options(given),
+            options=verbs.options(given),
             verify=given.verify,
             force=True,
         ).artifacts

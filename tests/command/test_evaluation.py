@@ -11,7 +11,7 @@ import pytest
 
 from checkpoints import stand_in
 from exporters import formats
-from exporters.command import main, steps
+from exporters.command import exit_codes, steps
 from exporters.command.streams import Stream
 from exporters.evaluation import evaluating, features
 from exporters.evaluation.vectors import Vectors, write_part
@@ -86,7 +86,7 @@ def test_evaluate_the_checkpoint_for_machines(irv2, place):
 def test_an_artifact_that_cannot_be_opened(irv2, place):
     (place / "artifacts" / "c.fake").write_bytes(b"PK damaged")
     code, out, err = irv2(*EVALUATE)
-    assert code == main.EXIT_BAD_INPUT
+    assert code == exit_codes.BAD_INPUT
     assert cells(out, "artifacts/c.fake")[-1] == "failed"
     assert "irv2: artifacts/c.fake is damaged" in err
 
@@ -106,7 +106,7 @@ def test_an_artifact_that_cannot_be_opened(irv2, place):
 def test_trouble(irv2, place, arguments, expected):
     before = sorted(place.rglob("*"))
     code, out, err = irv2(*EVALUATE, *arguments, "--json")
-    assert code == main.EXIT_BAD_INPUT
+    assert code == exit_codes.BAD_INPUT
     assert expected in err
     assert json.loads(out)["exit_code"] == 3
     assert "Traceback" not in err
@@ -144,10 +144,10 @@ def test_features_that_may_not_join(irv2, place):
         names = [f"{number}.png" for number in range(30)]
         write_part(place / name, "npz", Vectors(names, part, {"value": "logits"}))
     code, out, _ = irv2("compare-features", "one", "other")
-    assert code == main.EXIT_MISMATCH
+    assert code == exit_codes.MISMATCH
     assert cells(out, "verdict") == ["verdict", "MAY NOT JOIN"]
     code, _, err = irv2("compare-features", "one", "images")
-    assert code == main.EXIT_BAD_INPUT
+    assert code == exit_codes.BAD_INPUT
     assert "images holds no vectors" in err
 
 

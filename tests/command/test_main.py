@@ -25,7 +25,8 @@ from checkpoints.http_transfer import DownloadError
 from checkpoints.reader import Checkpoint, open_checkpoint
 from exporters import exporting, formats, manifest, parity, verification
 from exporters import reference as references
-from exporters.command import main
+from exporters.command import exit_codes
+from exporters.command.arguments import parse
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = [
@@ -107,7 +108,7 @@ def test_examples_can_be_typed(monkeypatch, command):
     for line in lines:
         irv2, *arguments = line.split()
         assert irv2 == "irv2"
-        assert main._parse(arguments).command
+        assert parse(arguments).command
 
 
 def test_version():
@@ -221,7 +222,7 @@ USAGE = {
 def test_wrong_usage(irv2, what):
     arguments, expected = USAGE[what]
     done = irv2(*arguments)
-    assert done.code == main.EXIT_USAGE
+    assert done.code == exit_codes.USAGE
     assert done.out == ""
     assert done.err.startswith("usage: irv2")
     assert "error: " in done.err.splitlines()[-1]
@@ -368,7 +369,7 @@ def test_calibration_images_that_cannot_be_read_are_named(irv2, place):
     arguments += ["--formats", "onnx-int8", "--calibration-images", "images"]
     (place / "text.ckpt").write_text("a checkpoint, or so they say")
     done = irv2(*arguments)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert note in done.err
 
 
@@ -414,7 +415,7 @@ def test_verify_tells_what_differs(irv2, place):
     stand_in.write_v1(weights, place / "good.ckpt")
     for options in ([], ["--json"]):
         done = irv2(*VERIFY, "out", *options)
-        assert done.code == main.EXIT_MISMATCH
+        assert done.code == exit_codes.MISMATCH
         message = done.err.partition(f"irv2: out/{CLASSIFIER} does not agree")[2]
         assert "\n  made of the checkpoint" in message
         assert "\n  weight layer/biases: 1 of 8 values differ" in message
@@ -430,7 +431,7 @@ def test_verify_compares_files_with_the_manifest(irv2, place):
     with path.open("wb") as file:
         np.savez_compressed(file, **content)
     done = irv2(*VERIFY, path, "--json")
-    assert done.code == main.EXIT_MISMATCH
+    assert done.code == exit_codes.MISMATCH
     found = json.loads(done.out)
     assert found["passed"] is False
     (report,) = found["artifacts"].values()
@@ -453,7 +454,7 @@ def test_an_artifact_that_does_not_agree_is_not_kept_and_others_are(
     monkeypatch.setattr(fake_format, "write", write_wrong_classifiers)
     tasks = ("--tasks", "classification,feature_vector")
     done = irv2(*EXPORT, *tasks)
-    assert done.code == main.EXIT_MISMATCH
+    assert done.code == exit_codes.MISMATCH
     assert row_of("classification", done.out)[-1] == "DIFFERS"
     assert row_of("feature_vector", done.out)[-1] == "agrees"
     assert done.out.endswith("\n1 artifact in out, 1 not made or not kept\n")
@@ -467,7 +468,7 @@ def test_an_artifact_that_does_not_agree_is_not_kept_and_others_are(
     ]
 
     done = irv2(*EXPORT, *tasks, "--force", "--json")
-    assert done.code == main.EXIT_MISMATCH
+    assert done.code == exit_codes.MISMATCH
     found = json.loads(done.out)
     assert not found["passed"]
     assert [item["kept"] for item in found["artifacts"]] == [False, True]
@@ -476,7 +477,7 @@ def test_an_artifact_that_does_not_agree_is_not_kept_and_others_are(
 def test_nothing_is_left_of_an_export_of_nothing(irv2, place, monkeypatch):
     monkeypatch.setattr(fake_format, "write", write_wrong_classifiers)
     before = tree(place)
-    assert irv2(*EXPORT, "--tasks", "classification").code == main.EXIT_MISMATCH
+    assert irv2(*EXPORT, "--tasks", "classification").code == exit_codes.MISMATCH
     assert tree(place) == before
 
 
@@ -871,7 +872,7 @@ def test_trouble_is_told_in_a_few_lines(irv2, trouble, what):
     arguments, expected = TROUBLE[what]
     before = tree(trouble)
     done = irv2(*arguments)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert done.out == ""
     assert "Traceback" not in done.err
     assert "Errno" not in done.err
@@ -900,12 +901,12 @@ DAMAGED = {
 @pytest.mark.parametrize("path", DAMAGED)
 def test_verify_a_damaged_artifact(irv2, trouble, path):
     done = irv2(*VERIFY, path)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert done.out == "\n0 of 1 artifact agree with the checkpoint\n"
     message = done.err[done.err.index("irv2: ") :]
     assert all(part in message for part in DAMAGED[path])
     done = irv2(*VERIFY, path, "--json")
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     found = json.loads(done.out)["artifacts"][path]
     assert not found["passed"]
     assert all(part in found["error"] for part in DAMAGED[path])
@@ -916,10 +917,10 @@ def test_export_made_again(irv2, place):
     assert irv2(*EXPORT).code == 0
     check = ("export", "--checkpoint", checkpoint, "--check", "out")
     done = irv2(*check, "--json")
-    assert done.code in (0, main.EXIT_MISMATCH)  # The fake format writes the time.
+    assert done.code in (0, exit_codes.MISMATCH)  # The fake format writes the time.
     assert json.loads(done.out)["artifacts"]
     done = irv2(*check, "--formats", "fake")
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert "--check takes what to make from the manifests" in done.err
 
 
@@ -927,14 +928,14 @@ def test_one_unreadable_artifact_does_not_hide_the_others(irv2, place):
     assert irv2(*EXPORT).code == 0
     (place / "out" / CLASSIFIER).write_bytes(b"")
     done = irv2(*VERIFY, "out")
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     message = done.err[done.err.index(f"irv2: out/{CLASSIFIER} is no artifact") :]
     assert f"By its manifest, these files changed: {CLASSIFIER}." in message
     assert row_of("feature_vector", done.out)[-1] == "agrees"
     assert "1 of 2 artifacts agree" in done.out
     (place / "out" / CLASSIFIER).unlink()
     done = irv2(*VERIFY, "out", "--json")
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     found = json.loads(done.out)
     assert not found["passed"]
     assert "does not exist" in found["artifacts"][f"out/{CLASSIFIER}"]["error"]
@@ -947,7 +948,7 @@ def test_a_difference_counts_more_than_an_unreadable_artifact(irv2, place):
     weights = fake_format.variables()
     weights["layer/biases"][3] *= 1.01
     stand_in.write_v1(weights, place / "good.ckpt")
-    assert irv2(*VERIFY, "out").code == main.EXIT_MISMATCH
+    assert irv2(*VERIFY, "out").code == exit_codes.MISMATCH
 
 
 def test_verify_says_what_it_skips(irv2, place):
@@ -981,7 +982,7 @@ def test_a_full_disk(irv2, place, monkeypatch):
     right = fake_format.write
     monkeypatch.setattr(fake_format, "write", write)
     done = irv2(*EXPORT)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert done.err.endswith(
         f"irv2: out/{CLASSIFIER} cannot be written: No space left on device\n"
     )
@@ -1013,7 +1014,7 @@ def test_files_that_get_too_large(tmp_path):
             capture_output=True,
             text=True,
         )
-        assert done.returncode == main.EXIT_BAD_INPUT
+        assert done.returncode == exit_codes.BAD_INPUT
         assert done.stderr.splitlines()[-1].startswith("irv2: ")
         assert done.stderr.endswith("new: File too large\n")
         assert tree(tmp_path) == before
@@ -1031,7 +1032,7 @@ def test_a_reader_that_stops_reading():
             text=True,
         )
         assert "Traceback" not in done.stderr
-        assert done.returncode in (0, main.EXIT_BAD_INPUT, main.EXIT_BROKEN_PIPE)
+        assert done.returncode in (0, exit_codes.BAD_INPUT, exit_codes.BROKEN_PIPE)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -1044,7 +1045,7 @@ def test_results_that_cannot_be_written():
             capture_output=True,
             text=True,
         )
-        assert done.returncode == main.EXIT_BAD_INPUT
+        assert done.returncode == exit_codes.BAD_INPUT
         assert done.stderr == "irv2: standard output: No space left on device\n"
 
 
@@ -1056,7 +1057,7 @@ def test_install_and_uninstall(irv2, tmp_path):
     handle = f"{published_directories.PUBLISHED}/feature_vector/4"
     cache = tmp_path / "cache"
     done = irv2("install", artifact, "--cache", cache)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert "is a stand-in" in done.err and "--allow-stand-in" in done.err
     assert not cache.exists()
 
@@ -1067,7 +1068,7 @@ def test_install_and_uninstall(irv2, tmp_path):
     (Path(directory.strip()) / "saved_model.pb").write_bytes(b"changed")
     again = ("install", artifact, "--cache", cache, "--allow-stand-in")
     done = irv2(*again)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert "Use --force" in done.err
     assert irv2(*again, "--force").code == 0
 
@@ -1111,7 +1112,7 @@ def test_pack(irv2, tmp_path):
     path = "google/imagenet/inception_resnet_v2/feature_vector/3.tar.gz"
     assert (done.code, done.out) == (0, f"{tmp_path / 'www' / path}\n")
     done = irv2(*packing)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert "Use --force" in done.err
     assert irv2(*packing, "--force").code == 0
 
@@ -1120,7 +1121,7 @@ def test_another_network_is_told_in_a_few_lines(irv2, trouble, monkeypatch):
     shapes = {f"layer_{number}/weights": (3, 3) for number in range(908)}
     monkeypatch.setattr(layout, "variable_shapes", lambda: shapes)
     done = irv2(*EXPORT)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert len(done.err.splitlines()) < 25
     assert "and 904 more" in done.err
 
@@ -1131,7 +1132,7 @@ def test_a_download_that_fails(irv2, place, monkeypatch):
 
     monkeypatch.setattr(download, "fetch", fetch)
     done = irv2("fetch")
-    assert done.code == main.EXIT_DOWNLOAD
+    assert done.code == exit_codes.DOWNLOAD
     assert done.err.endswith("\nirv2: http://mirror/x: no answer\n")
     assert done.out == ""
 
@@ -1142,16 +1143,16 @@ def test_an_error_of_the_system_that_no_user_can_mend_is_a_fault(irv2, monkeypat
 
     monkeypatch.setattr(download, "fetch", fetch)
     done = irv2("fetch")
-    assert done.code == main.EXIT_FAULT
+    assert done.code == exit_codes.FAULT
     assert done.err.endswith("OSError: [Errno 9] ours\n")
 
 
 @pytest.mark.parametrize(
     ("error", "code", "end"),
     [
-        (KeyboardInterrupt, main.EXIT_INTERRUPTED, "irv2: interrupted\n"),
-        (ZeroDivisionError("ours"), main.EXIT_FAULT, "ZeroDivisionError: ours\n"),
-        (MemoryError("so much"), main.EXIT_BAD_INPUT, "memory, or room: so much\n"),
+        (KeyboardInterrupt, exit_codes.INTERRUPTED, "irv2: interrupted\n"),
+        (ZeroDivisionError("ours"), exit_codes.FAULT, "ZeroDivisionError: ours\n"),
+        (MemoryError("so much"), exit_codes.BAD_INPUT, "memory, or room: so much\n"),
     ],
 )
 def test_what_ends_an_export(irv2, place, monkeypatch, error, code, end):
@@ -1174,7 +1175,7 @@ def test_an_export_that_is_asked_to_end(irv2, place, monkeypatch):
     before = tree(place)
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     done = irv2(*EXPORT, is_asked_to_end=True)
-    assert done.code == main.EXIT_INTERRUPTED
+    assert done.code == exit_codes.INTERRUPTED
     assert tree(place) == before
     assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
@@ -1189,7 +1190,7 @@ def test_a_request_that_was_dropped_ends_the_next_step(irv2, place, monkeypatch)
     monkeypatch.setattr(fake_format, "write", write)
     before = tree(place)
     done = irv2(*EXPORT, is_asked_to_end=True)
-    assert (done.code, tree(place)) == (main.EXIT_INTERRUPTED, before)
+    assert (done.code, tree(place)) == (exit_codes.INTERRUPTED, before)
 
 
 def test_a_request_to_end_the_tests_is_none_to_the_command(irv2, place, monkeypatch):
@@ -1242,7 +1243,7 @@ def test_a_real_process_that_is_asked_to_end(tmp_path, number):
         time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == main.EXIT_INTERRUPTED
+    assert process.returncode == exit_codes.INTERRUPTED
     assert out == ""
     assert err.endswith("irv2: interrupted\n")
     assert "Traceback" not in err
@@ -1264,7 +1265,7 @@ def test_the_screen_of_a_real_process_shows_only_our_message(tmp_path):
         text=True,
         env=environment,
     )
-    assert done.returncode == main.EXIT_BAD_INPUT
+    assert done.returncode == exit_codes.BAD_INPUT
     assert done.stdout == ""
     step, line = done.stderr.splitlines()
     assert step.startswith(f"  open {path} ... stopped after ")
@@ -1384,7 +1385,7 @@ def change_a_weight(prefix):
 )
 def test_whose_signature(irv2, place, options, reason):
     done = irv2(*VERIFY, "out", *options)
-    assert done.code == main.EXIT_USAGE
+    assert done.code == exit_codes.USAGE
     assert reason in done.err
 
 
@@ -1400,14 +1401,14 @@ def test_sign_and_verify(irv2, place):
     demand = [*VERIFY, "out", "--signature", "--public-key", "key.pub"]
     irv2(*EXPORT)
     unsigned = irv2(*demand)
-    assert unsigned.code == main.EXIT_MISMATCH
+    assert unsigned.code == exit_codes.MISMATCH
     assert f"not signed: there is no {FEATURES}.sig" in unsigned.err
     done = irv2("sign", "out", "--private-key", "key.pem")
     assert done.code == 0
     assert done.out.splitlines() == [f"out/{CLASSIFIER}.sig", f"out/{FEATURES}.sig"]
     assert irv2(*demand).code == 0
     refused = irv2("sign", "out", "--private-key", "key.pub")
-    assert refused.code == main.EXIT_BAD_INPUT
+    assert refused.code == exit_codes.BAD_INPUT
     assert "key.pub cannot be used as a key: " in refused.err
 
 
@@ -1418,21 +1419,21 @@ def test_sign_and_verify(irv2, place):
 @pytest.mark.parametrize("limit", ["0", "1.5", "nan", "-1", "little"])
 def test_a_budget_that_is_none(irv2, option, limit):
     done = irv2(*EXPORT, f"{option}={limit}")
-    assert done.code == main.EXIT_USAGE
+    assert done.code == exit_codes.USAGE
     assert f"'{limit}': expected a number in (0, 1]" in done.err
 
 
 @pytest.mark.parametrize("limit", ["-1", "100", "nan", "few"])
 def test_a_drop_that_is_none(irv2, limit):
     done = irv2(*EXPORT, f"--max-drop={limit}")
-    assert done.code == main.EXIT_USAGE
+    assert done.code == exit_codes.USAGE
     assert f"'{limit}': expected percentage points of top-1" in done.err
 
 
 @pytest.mark.parametrize("option", ["--max-drop=0", "--label-offset=0", "--no-verify"])
 def test_checking_takes_no_budget(irv2, option):
     done = irv2("export", "--checkpoint=x", "--check=out", option)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert "--check takes what to make from the manifests" in done.err
 
 
@@ -1446,7 +1447,7 @@ def test_checking_takes_no_budget(irv2, option):
 def test_labels_without_a_limit_on_what_is_lost(irv2, place, options, said):
     before = tree(place)
     done = irv2(*EXPORT, *options)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert said in done.err
     assert tree(place) == before
 
@@ -1463,6 +1464,6 @@ def test_labels_without_a_limit_on_what_is_lost(irv2, place, options, said):
 def test_a_budget_for_what_is_not_quantized(irv2, place, options):
     before = tree(place)
     done = irv2(*EXPORT, *options)
-    assert done.code == main.EXIT_BAD_INPUT
+    assert done.code == exit_codes.BAD_INPUT
     assert "has no effect on fake" in done.err
     assert tree(place) == before

@@ -8,7 +8,7 @@ from PIL import Image
 
 from checkpoints import stand_in
 from exporters import formats
-from exporters.command import main
+from exporters.command import exit_codes
 from exporters.reporting import reporting
 
 NAME = "inception_resnet_v2-8-classes-classification-fake-75.fake"
@@ -72,7 +72,7 @@ def test_what_does_not_agree(irv2, place):
     weights["layer/biases"][3] *= 1.01
     stand_in.write_v1(weights, place / "good.ckpt")
     code, out, err = irv2(*REPORT)
-    assert code == main.EXIT_MISMATCH
+    assert code == exit_codes.MISMATCH
     assert out.splitlines()[-1] == "pages/report.html"
     assert f"irv2: out/{NAME} does not agree" in err
     facts = facts_of(place / "pages" / "report.html")
@@ -82,7 +82,7 @@ def test_what_does_not_agree(irv2, place):
 def test_what_is_missing_or_broken(irv2, place):
     (place / "out" / NAME).unlink()
     code, _, err = irv2(*REPORT)
-    assert code == main.EXIT_BAD_INPUT
+    assert code == exit_codes.BAD_INPUT
     assert f"out/{NAME} does not exist" in err
     facts = facts_of(place / "pages" / "report.html")
     assert {found["result"] for found in facts["artifacts"]} == {"FAILED", "agrees"}
@@ -103,7 +103,7 @@ def test_what_cannot_be_used(irv2, place):
         (["--force", "--images", "none"], "none does not exist"),
     ):
         code, out, err = irv2(*REPORT, *options)
-        assert (code, out) == (main.EXIT_BAD_INPUT, "")
+        assert (code, out) == (exit_codes.BAD_INPUT, "")
         assert message in err and "Traceback" not in err
         assert page.read_text() == "mine"
     assert irv2(*REPORT, "--force").code == 0

@@ -14,7 +14,8 @@ import records as tfrecords
 import shelf_file_system
 
 from checkpoints import layout
-from exporters.command import main
+from exporters.command import verbs
+from exporters.command.arguments import parse
 from exporters.errors import (
     EvaluationError,
     MissingLibraryError,
@@ -335,16 +336,16 @@ def test_the_state_of_another_evaluation(tmp_path, model, other, images):
 def test_options_behind_beam(tmp_path, model, images, capsys):
     """All that is behind --beam is the pipeline's; what is ours is refused there."""
     arguments = ["evaluate", str(model), "--images", str(images), "--state", "x"]
-    parsed = main._parse([*arguments, "--json", "--beam", *TWO_PROCESSES])
+    parsed = parse([*arguments, "--json", "--beam", *TWO_PROCESSES])
     assert parsed.beam == TWO_PROCESSES and parsed.json
-    assert main._pipeline_options(parsed) == TWO_PROCESSES
-    parsed = main._parse([*arguments, "--beam", *HERE, '--labels={"team": "a"}'])
-    assert main._pipeline_options(parsed) == parsed.beam
-    assert main._pipeline_options(main._parse(arguments)) is None
+    assert verbs.pipeline_options(parsed) == TWO_PROCESSES
+    parsed = parse([*arguments, "--beam", *HERE, '--labels={"team": "a"}'])
+    assert verbs.pipeline_options(parsed) == parsed.beam
+    assert verbs.pipeline_options(parse(arguments)) is None
     for own in ("--json", "--image-size=75"):
-        parsed = main._parse([*arguments, "--beam", *HERE, own])
+        parsed = parse([*arguments, "--beam", *HERE, own])
         with pytest.raises(SystemExit):
-            main._pipeline_options(parsed)
+            verbs.pipeline_options(parsed)
         assert "has to be before --beam" in capsys.readouterr().err
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from exporters.command import interruption, main
+from exporters.command.arguments import parse
 
 TIMEOUT = 300.0
 """In seconds. The longest command of a thin network takes ten, on an idle processor."""
@@ -203,7 +204,7 @@ def _become(
             code = body()
         else:
             with interruption.heeded():
-                code = main._run(main._parse(arguments))
+                code = main._run(parse(arguments))
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
-from exporters.command import main
+from exporters.command import exit_codes, main
 from stress.tally import Tally
 
 _HEAD = 8
@@ -81,7 +81,7 @@ def _work(
                 function(tally, case, chance)
             except BaseException as error:
                 code, told = main._told(error)
-                if code == main.EXIT_FAULT:
+                if code == exit_codes.FAULT:
                     tally.fault("traceback", case, told[-3000:])
                 else:
                     tally.fault("exit code", case, f"{type(error).__name__}: {told}")

@@ -51,6 +51,7 @@ def main() -> NoReturn:
             lambda: _heeding(arguments),
             again=arguments.opens_files == ONLY_READS,
             crash_code=exit_codes.BAD_INPUT,
+            as_json=getattr(arguments, "json", False),
         )
     )
 

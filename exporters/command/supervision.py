@@ -16,19 +16,23 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from checkpoints import crashes
+from exporters.command import exit_codes
 from exporters.command.console import Console
 
 _CRASHES = {"SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE"}
 _HEEDED = {"SIGINT", "SIGTERM", "SIGCHLD"}
 
 
-def run(work: Callable[[], int], *, again: bool, crash_code: int) -> int:
+def run(
+    work: Callable[[], int], *, again: bool, crash_code: int, as_json: bool = False
+) -> int:
     """Does work in a new process.
 
     Args:
       work: returns an exit code.
       again: whether it may be done once more after a crash.
       crash_code: the exit code if it may not.
+      as_json: whether what ended it is printed for programs too.
 
     Returns:
       The exit code of the process; 128 more than the signal if one ended it that was no
@@ -43,16 +47,19 @@ def run(work: Callable[[], int], *, again: bool, crash_code: int) -> int:
         if not os.WIFSIGNALED(status):
             return os.WEXITSTATUS(status)
         number, path = os.WTERMSIG(status), crashes.read(shared)
-        if signal.Signals(number).name not in _CRASHES:
-            Console().error(f"ended by {crashes.describe(number)}")
-            return 128 + number
-        what = path or "a file"
-        Console().error(
-            f"{what} crashed the library that opened it ({crashes.describe(number)})"
-        )
-        if not again or path is None or path in crashed:
-            return crash_code
-        crashed[path] = number
+        described = crashes.describe(number)
+        message = f"{path or 'a file'} crashed the library that opened it ({described})"
+        code = crash_code
+        is_crash = signal.Signals(number).name in _CRASHES
+        if not is_crash:
+            message, code = f"ended by {described}", 128 + number
+        Console().error(message)
+        if is_crash and again and path is not None and path not in crashed:
+            crashed[path] = number
+            continue
+        if as_json:
+            Console().result(exit_codes.error_as_json(message, code))
+        return code
 
 
 def _is_possible() -> bool:

@@ -112,7 +112,7 @@ def work():
         os.kill(os.getpid(), signal.SIGSEGV)
 
 try:
-    sys.exit(supervision.run(work, again={again}, crash_code=3))
+    sys.exit(supervision.run(work, again={again}, crash_code=3, as_json=True))
 except ValueError:
     sys.exit(4)
 """
@@ -127,6 +127,10 @@ except ValueError:
     assert "bad.onnx crashed the library that opened it" in done.stderr
     # The second time, the file is refused: an error that nobody here catches.
     assert done.returncode == (70 if again else 3)
+    if not again:
+        told = json.loads(done.stdout)
+        assert told["exit_code"] == 3
+        assert done.stderr == f"irv2: {told['error']}\n"
 
 
 def test_a_file_of_another_tool_that_crashes_is_named(tmp_path):

@@ -13,6 +13,7 @@ from exporters.errors import ArtifactError, is_of_the_machine
 from exporters.network.quantization import Quantization
 from exporters.network.tasks import Task
 from exporters.record import Record
+from exporters.windows import Window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +97,8 @@ class OpenedArtifact(contextlib.AbstractContextManager):
         "<scope>/weights" and "<scope>/biases" for each layer.
       activations: returns layer -> the quantization of its output, for those that are
         quantized.
+      windows: returns layer -> how it moves over what it reads, of convolutions and pools,
+        by `exporters.windows.key`; nothing where that is not told apart from the network.
       input_range: values of black and white in the images that the file itself takes.
       is_folded: whether batch norm is folded into the weights.
       first_class: of the checkpoint's classes that it has; those before are left out.
@@ -116,6 +119,7 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     weights: Callable[[], Mapping[str, StoredWeight]]
     main_only: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
     activations: Callable[[], Mapping[str, Quantization]] = dict
+    windows: Callable[[], Mapping[str, Window]] = dict
     input_range: tuple[float, float] = (0.0, 1.0)
     is_folded: bool = False
     first_class: int = 0

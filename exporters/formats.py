@@ -585,6 +585,7 @@ def _blaming(path: Path, artifact: OpenedArtifact) -> OpenedArtifact:
         main_only=artifact.main_only and named(artifact.main_only),
         weights=named(artifact.weights),
         activations=named(artifact.activations),
+        windows=named(artifact.windows),
         check=named(artifact.check),
         sections=sections if cut else None,
     )

@@ -16,7 +16,7 @@ import numpy as np
 
 from checkpoints.files import PathLike
 from exporters import images as image_files
-from exporters import weight_parity
+from exporters import weight_parity, windows
 from exporters.artifact import OpenedArtifact, Output
 from exporters.errors import MissingLibraryError
 from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
@@ -335,6 +335,9 @@ def compare(
     problems = [*outputs.problems, *_problems_with_record(artifact, reference)]
     problems += _problems_with_labels(artifact, labels)
     problems += artifact.check()
+    endpoints = [_endpoint(output) for output in artifact.outputs.values()]
+    if found := artifact.windows():
+        problems += windows.problems(found, reference.network.up_to(endpoints))
     weights = artifact.weights()
     wanted = reference.weights(
         artifact.task,
@@ -357,7 +360,6 @@ def compare(
             rounded=rounded,
             activations=activations,
         )
-        endpoints = [_endpoint(output) for output in artifact.outputs.values()]
         problems += weight_parity.activation_problems(
             rounded,
             network=reference.network.up_to(endpoints),

@@ -271,8 +271,8 @@ def _write_with(change_of, names, write, format, monkeypatch) -> Path:
     """Writes a file in which some activations have another quantization throughout."""
     right = quantization.of_activations
 
-    def wrong(*arguments):
-        found = right(*arguments)
+    def wrong(*arguments, **options):
+        found = right(*arguments, **options)
         return found | {name: change_of(found[name]) for name in names}
 
     monkeypatch.setattr(quantization, "of_activations", wrong)

@@ -371,17 +371,18 @@ def _output_of_onnx(path: Path, chance: Random) -> str:
 
 
 def _swapped(values: np.ndarray, chance: Random) -> np.ndarray:
-    """Two blocks of an array, exchanged; as they are if they are the same."""
-    changed = np.array(values)
-    flat = changed.reshape(-1)
-    size = chance.choice([4, 16, 64])
-    if flat.size < 2 * size:
-        return changed
-    first, second = chance.sample(range(flat.size // size), 2)
-    one = flat[first * size : (first + 1) * size].copy()
-    flat[first * size : (first + 1) * size] = flat[second * size : (second + 1) * size]
-    flat[second * size : (second + 1) * size] = one
-    return changed
+    """Two blocks of an array, exchanged, which are not the same."""
+    sizes = [size for size in (4, 16, 64) if values.size >= 2 * size]
+    while True:
+        changed = np.array(values)
+        flat = changed.reshape(-1)
+        size = chance.choice(sizes)
+        first, second = chance.sample(range(flat.size // size), 2)
+        one = flat[first * size :][:size].copy()
+        flat[first * size :][:size] = flat[second * size :][:size]
+        flat[second * size :][:size] = one
+        if (changed != values).any():
+            return changed
 
 
 def _blocks_of_onnx(path: Path, chance: Random) -> str:

@@ -8,6 +8,7 @@ drops features out before the logits, and has the published regularization losse
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
@@ -103,11 +104,14 @@ def open(path: Path) -> OpenedArtifact:
     record = _record(path, texts[METADATA])
     task = TASKS[record.task]
 
+    def reading_model() -> contextlib.AbstractContextManager[None]:
+        return reading(path, "a Keras model", f"Keras {library.keras().__version__}")
+
     @functools.cache
     def models() -> tuple[Any, Any]:
         """The model, and the part of it up to the features, for training."""
         keras = library.keras()
-        with reading(path, "a Keras model", f"Keras {keras.__version__}"):
+        with reading_model():
             with library.named(path, ".keras") as name:
                 model = keras.models.load_model(name, compile=False)
             features = model.get_layer(configuration.FEATURES).output
@@ -119,15 +123,17 @@ def open(path: Path) -> OpenedArtifact:
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
         model, part = models()
         as_array = library.keras().ops.convert_to_numpy
-        return {
-            task.output: as_array(model(images, training=False)),
-            _TRAINED: as_array(part(images, training=True)),
-        }
+        with reading_model():
+            return {
+                task.output: as_array(model(images, training=False)),
+                _TRAINED: as_array(part(images, training=True)),
+            }
 
     def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
         model, _ = models()
-        found = model(images, training=False)
-        return {task.output: library.keras().ops.convert_to_numpy(found)}
+        with reading_model():
+            found = model(images, training=False)
+            return {task.output: library.keras().ops.convert_to_numpy(found)}
 
     def read_weights() -> dict[str, StoredWeight]:
         with (

@@ -17,7 +17,7 @@ import onnxruntime
 from onnx import external_data_helper, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime_errors
 
-from exporters import float16
+from exporters import float16, windows
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line
 from exporters.build import SYMMETRIC, Build
@@ -29,6 +29,7 @@ from exporters.network.layers import transpose
 from exporters.network.quantization import UINT8_ZERO, Precision, Quantization
 from exporters.network.tasks import TASKS, Task
 from exporters.record import Record
+from exporters.windows import Window
 
 RECORD = "irv2"
 """Key of the metadata that holds the record."""
@@ -45,6 +46,16 @@ _DAMAGE = (
     UnicodeDecodeError,  # Of its own messages, which repeat what is in the file.
 )
 """What ONNX Runtime raises for files that it cannot use, and for nothing else."""
+_WINDOWED = ("Conv", "MaxPool", "AveragePool")
+_DEFAULTS = {
+    "auto_pad": b"NOTSET",
+    "ceil_mode": 0,
+    "count_include_pad": 0,
+    "dilations": [1, 1],
+    "group": 1,
+    "storage_order": 0,
+}
+"""Of what else these can say."""
 
 
 def write(
@@ -177,6 +188,7 @@ def open(path: Path, engine: str = ONNX_RUNTIME.name) -> OpenedArtifact:
         run=run,
         weights=lambda: dict(_weights(path)),
         activations=lambda: dict(_activations(path)),
+        windows=lambda: dict(_windows(path)),
         labels=lambda: _labels(session),
         check=lambda: _type_problems(path, record),
         is_folded=True,
@@ -241,6 +253,25 @@ def _activations(path: Path) -> Iterator[tuple[str, Quantization]]:
         found = _quantization(path, value, arrays)
         assert found is not None
         yield value, found
+
+
+def _windows(path: Path) -> Iterator[tuple[str, Window]]:
+    """Reads how convolutions and pools move."""
+    for node in onnx.load(path, load_external_data=False).graph.node:
+        if node.op_type in _WINDOWED:
+            found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            size = tuple(found.pop("kernel_shape", (0, 0)))
+            strides = tuple(found.pop("strides", (1, 1)))
+            pads = tuple(found.pop("pads", (0, 0, 0, 0)))
+            others = [
+                f"{name} {value}"
+                for name, value in found.items()
+                if value != _DEFAULTS.get(name)
+            ]
+            yield (
+                windows.key(node.output[0]),
+                Window(size, strides, pads, tuple(others)),
+            )
 
 
 def _rounded(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,12 +89,13 @@ def _save_with_signature(build: Build, task: Task) -> Scratch:
     model, serving_default = _build_model(build, task)
     directory = temporary()
     saved = directory.path / _SAVED
-    tf.saved_model.save(
-        model,
-        str(saved),
-        signatures={"serving_default": serving_default},
-        options=tf.saved_model.SaveOptions(experimental_skip_saver=True),
-    )
+    with _temporary_files_in(directory.path):
+        tf.saved_model.save(
+            model,
+            str(saved),
+            signatures={"serving_default": serving_default},
+            options=tf.saved_model.SaveOptions(experimental_skip_saver=True),
+        )
     # It has a random number, and the published artifacts do not have it.
     (saved / "fingerprint.pb").unlink(missing_ok=True)
     with _rewritten(saved) as saved_model:
@@ -102,6 +104,21 @@ def _save_with_signature(build: Build, task: Task) -> Scratch:
             older_tensorflow.make_readable(meta_graph)
             reproducible.make_reproducible(meta_graph)
     return directory
+
+
+@contextlib.contextmanager
+def _temporary_files_in(directory: Path) -> Iterator[None]:
+    """Has Python's temporary files made in a directory.
+
+    TensorFlow's autograph writes a function of the signature's into one, which would stay
+    if the process was killed.
+    """
+    before = tempfile.tempdir
+    tempfile.tempdir = str(directory)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager
@@ -255,6 +272,7 @@ def open(path: Path) -> OpenedArtifact:
         values = {name: variable.numpy() for name, variable in variables.items()}
         return found + weight_decay.problems(losses, values)
 
+    @_reading(path)
     def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
         return {task.output: model(tf.constant(images)).numpy()}
 

@@ -261,6 +261,7 @@ def open(path: Path, engine: str = LITERT.name) -> OpenedArtifact:
         run=run,
         weights=file.weights,
         activations=file.activations,
+        windows=file.windows,
         labels=lambda: support_metadata.read_labels(path),
         input_range=(-1.0, 1.0) if is_signed else (0.0, 1.0),
         is_folded=True,

@@ -21,12 +21,14 @@ from ai_edge_litert import schema_py_generated as schema
 
 from checkpoints import files
 from exporters import record as records
+from exporters import windows
 from exporters.artifact import StoredWeight, first_line
 from exporters.containers.tflite.flatbuffer import IDENTIFIER
 from exporters.containers.tflite.writer import CONVOLUTION, from_tflite
 from exporters.errors import ArtifactError, ForeignFileError
 from exporters.network.quantization import Quantization
 from exporters.record import Record
+from exporters.windows import Window
 
 RECORD = "irv2"
 """Name of the metadata that holds a file's record."""
@@ -37,6 +39,7 @@ UNSEALED = b"0" * 64
 _MOST_ENTRIES = 10_000
 """More tensors, buffers or metadata than any of our files has."""
 _WEIGHTS = ("/weights", "/biases")
+_POOLS = (schema.BuiltinOperator.MAX_POOL_2D, schema.BuiltinOperator.AVERAGE_POOL_2D)
 _NUMPY_TYPES = {
     schema.TensorType.FLOAT32: np.float32,
     schema.TensorType.FLOAT16: np.float16,
@@ -100,6 +103,18 @@ class TFLiteFile:
                 after = found.get(name.removesuffix(CONVOLUTION))
                 if after is None or before.scale != after.scale:
                     raise ValueError(f"{name} has other steps than what it becomes")
+            return found
+
+    def windows(self) -> dict[str, Window]:
+        """Returns how convolutions and pools move; see `OpenedArtifact.windows`."""
+        with _damage_named(self.path):
+            graph = self._model.Subgraphs(0)
+            found = {}
+            for i in range(_checked(graph.OperatorsLength())):
+                operator = graph.Operators(i)
+                if window := _window(self._model, operator):
+                    name = graph.Tensors(operator.Outputs(0)).Name().decode()
+                    found[windows.key(name)] = window
             return found
 
     def _stored(self, tensor: schema.Tensor) -> StoredWeight:
@@ -203,6 +218,32 @@ def _quantization(tensor: schema.Tensor) -> Quantization:
         raise ValueError(f"{name} has {len(zero_points)} zero points")
     scale = np.atleast_1d(np.float32(parameters.ScaleAsNumpy()))
     return Quantization(scale, int(zero_points[0]))
+
+
+def _window(model: schema.Model, operator: schema.Operator) -> Window | None:
+    """Returns how an operator moves, None if it does not."""
+    code = model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode()
+    is_convolution = code == schema.BuiltinOperator.CONV_2D
+    if not is_convolution and code not in _POOLS:
+        return None
+    table = operator.BuiltinOptions()
+    options = schema.Conv2DOptions() if is_convolution else schema.Pool2DOptions()
+    options.Init(table.Bytes, table.Pos)
+    strides = options.StrideH(), options.StrideW()
+    others = []
+    if is_convolution:
+        kernel = model.Subgraphs(0).Tensors(operator.Inputs(1))
+        size = tuple(kernel.ShapeAsNumpy()[1:3].tolist())
+        dilation = options.DilationHFactor(), options.DilationWFactor()
+        if dilation != (1, 1):
+            others.append(f"dilation {list(dilation)}")
+    else:
+        size = options.FilterHeight(), options.FilterWidth()
+    padding = {
+        schema.Padding.SAME: "SAME",
+        schema.Padding.VALID: "VALID",
+    }[options.Padding()]
+    return Window(size, strides, windows.pads(padding, size, strides), tuple(others))
 
 
 def _checked(count: int) -> int:

@@ -78,7 +78,7 @@ def _fuzz(name: str, arguments: argparse.Namespace) -> None:
 
     with atheris.instrument_imports(include=["checkpoints", "exporters"]):
         from fuzzing import targets
-    from exporters.command import main as command
+    from exporters.command import exit_codes, main
 
     target, corpus = targets.TARGETS[name], arguments.corpus / name
     corpus.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _fuzz(name: str, arguments: argparse.Namespace) -> None:
         try:
             target.read(path)
         except Exception as error:
-            if command._told(error)[0] == command.EXIT_FAULT:
+            if main._told(error)[0] == exit_codes.FAULT:
                 raise
 
     options = (

@@ -116,7 +116,7 @@ def test_same_checkpoint_same_bytes(thin, thin_exported, tmp_path):
 
 
 # What opening finds. That outputs and weights are the checkpoint's has been found by
-# whoever thin_exported these modules.
+# whoever exported these modules.
 
 
 @pytest.mark.parametrize("task", TASKS)

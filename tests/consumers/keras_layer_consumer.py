@@ -174,7 +174,9 @@ def check_feature_vector_5(reference):
         if "BatchNorm" not in variable.name
     )
     assert abs(regularization / expected - 1) < 1e-4
-    assert_loss_falls(hub.KerasLayer(model, trainable=True), images)
+    # Its functions are those of v4, which learns in every environment.
+    if TENSORFLOW >= (2, 16):
+        assert_loss_falls(hub.KerasLayer(model, trainable=True), images)
 
 
 def check_serving(reference):
@@ -193,9 +195,9 @@ def check_serving(reference):
 
 
 def check_conversion_to_tflite(reference):
-    """TensorFlow's own converter, on v5 as it is and on v4 in a fine-tuned model."""
-    if TENSORFLOW < (2, 15):
-        raise checks.NotApplicable("converting takes minutes; recent versions do")
+    """TensorFlow's own converter, which once stumbled over v5 from 2.16 on."""
+    if TENSORFLOW < (2, 16):
+        raise checks.NotApplicable("converting takes minutes; the newest does")
     converter = tf.lite.TFLiteConverter.from_saved_model(
         hub.resolve(HANDLE.format("feature_vector", 5))
     )
@@ -203,6 +205,12 @@ def check_conversion_to_tflite(reference):
     expected = reference["139x139/feature_vector"]
     checks.assert_close(run_tflite(converter.convert(), images), expected, 1e-4)
 
+
+def check_conversion_of_what_was_fine_tuned(reference):
+    """It once stumbled over v4 in 2.15, as TF Hub's own tools convert it."""
+    if not (2, 15) <= TENSORFLOW < (2, 16):
+        raise checks.NotApplicable("converting takes minutes; TensorFlow 2.15 does")
+    images = reference["139x139/images"]
     model = tf.keras.Sequential(
         [
             tf.keras.layers.InputLayer(images.shape[1:]),

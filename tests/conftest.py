@@ -275,7 +275,10 @@ class Thin:
 
 @pytest.fixture(scope="module")
 def thin(made_once) -> Iterator[Thin]:
-    """Puts the thin network in the place of the real one for a whole file of tests."""
+    """Puts the thin network in the place of the real one for a whole file of tests.
+
+    So no test of that file may ask for what is above, which would be made of it too.
+    """
     name, graphs = "thin.ckpt", NetworkGraphs()
 
     def write(directory: Path) -> None:

@@ -1,7 +1,7 @@
 """v4 and v5 in the hands of today's TensorFlow and TF Hub.
 
-Those of the thin network, but for what is counted: the real ones' numbers are compared by
-whoever asks for `exported`, and by `tests/consumers` in TensorFlow 1.15 to 2.21.
+Those of the thin network: the real ones are in test_interface.py, and in `tests/consumers`
+in the hands of TensorFlow 1.15 to 2.21.
 """
 
 import functools
@@ -60,34 +60,6 @@ def load(thin_exported, tf):
             directory(thin_exported, task, version)
         )
     )
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_interface(exported, tf, task):
-    """Of the real network."""
-    model = tf.saved_model.load(directory(exported, task, "v4"))
-    signatures = {
-        (trace.structured_input_signature[0][1:3])
-        for trace in model.__call__.concrete_functions
-    }
-    assert signatures == {(a, b) for a in (False, True) for b in (False, True)}
-    trace = model.__call__.concrete_functions[0]
-    inputs, _, _, momentum = trace.structured_input_signature[0]
-    assert inputs.shape.as_list() == [None, None, None, 3]
-    assert (inputs.name, momentum.name) == ("inputs", "batch_norm_momentum")
-    assert momentum.shape.rank == 0
-    names = trace.function_type.parameters.keys()
-    assert list(names) == [
-        "inputs",
-        "training",
-        "return_endpoints",
-        "batch_norm_momentum",
-    ]
-    has_classifier = task == CLASSIFICATION
-    assert len(model.variables) == 896 + 2 * has_classifier
-    assert len(model.trainable_variables) == 488 + 2 * has_classifier
-    assert len(model.regularization_losses) == 284 + 2 * has_classifier
-    assert not model.signatures
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
 import os
 import shutil
@@ -17,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import fake_format
-import thin_network
+import thin_build
 
 from checkpoints import layout, stand_in
 from checkpoints.reader import Checkpoint, open_checkpoint
@@ -80,7 +79,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+def made_once(tmp_path_factory) -> thin_build.MadeOnce:
     """Makes a directory (name, writer of what is in it), once for all workers of a run.
 
     Whoever asks while it is made waits.
@@ -250,60 +249,22 @@ def twins(made_once, request) -> Path:
 # The thin network, for what is true of it as of the real one
 
 
-class FewImages(ParityImages):
-    """Small ones, of which each layer makes enough for the statistics of a batch."""
-
-    def batches(self, image_size: tuple[int, int] | None) -> list[np.ndarray]:
-        sizes = [image_size] if image_size else [(139, 139), (139, 160)]
-        return [batch for size in sizes for batch in self._of_size(4, *size)]
-
-
-@dataclasses.dataclass(frozen=True)
-class Thin:
-    """What there is of the network of thin_network.py, while that is installed.
-
-    Attributes:
-      build: of a stand-in of its own, calibrated as the real one is.
-      reference: TF-Slim's graph with the same weights.
-      images: to compare on.
-    """
-
-    build: Build
-    reference: Reference
-    images: ParityImages
-
-
 @pytest.fixture(scope="module")
-def thin(made_once) -> Iterator[Thin]:
+def thin(made_once) -> Iterator[thin_build.Thin]:
     """Puts the thin network in the place of the real one for a whole file of tests.
 
     So no test of that file may ask for what is above, which would be made of it too.
     """
-    name, graphs = "thin.ckpt", NetworkGraphs()
-
-    def write(directory: Path) -> None:
-        variables = recalibration.with_batch_statistics(
-            stand_in.generate(0), images.generate(8, 299, 299), graphs
-        )
-        stand_in.write_v1(variables, directory / name)
-
-    with thin_network.installed():
-        checkpoint = open_checkpoint(made_once("thin", write) / name)
-        build = Build(
-            checkpoint,
-            calibration=calibration.calibration_images(None, (299, 299)),
-            labels=imagenet_labels(),
-            graphs=graphs,
-        )
-        with Reference(checkpoint, graphs) as reference:
-            yield Thin(build, reference, FewImages())
+    with thin_build.installed(made_once) as made:
+        yield made
 
 
-@pytest.fixture(scope="module")
-def thin_exported(thin, made_once) -> Path:
+@pytest.fixture(scope="session")
+def thin_exported(made_once) -> Path:
     """A directory with v1, v3, v4 and v5 of both tasks, of which those compared agree."""
 
     def write(directory: Path) -> None:
-        export_published(directory, thin.reference, thin.images)
+        with thin_build.installed(made_once) as thin:
+            export_published(directory, thin.reference, thin.images)
 
     return made_once("thin_exported", write)

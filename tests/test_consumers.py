@@ -20,10 +20,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import thin_build
+import thin_network
 from consumers import environments
 
 from exporters import images
 from exporters.network.tasks import CLASSIFICATION
+from exporters.reference import Reference
 from exporters.tfhub.cache import install
 
 pytestmark = pytest.mark.consumers
@@ -67,6 +70,13 @@ ARTIFACTS = {
 }
 """Program -> the fixture whose directory it works on, and the environment variable that
 tells it where that is."""
+FINE_TUNED = {
+    "hub_module_consumer": "tf1.15-hub0.7-py3.7",
+    "keras_layer_consumer": "tf2.21-hub0.16-py3.11",
+}
+"""Program -> where it trains the real network. In other environments it trains the thin
+one, whose graphs consist of the same ops, and has the outputs of the real one alone."""
+TRAINING = "_fine_tuning"
 TIMEOUT = 1800
 SIZES = {"299x299": 2, "224x320": 2, "139x139": 4, "75x75": 1}  # Number of images.
 
@@ -102,30 +112,63 @@ def handles(made_once, exported) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reference_file(made_once, request) -> Path:
-    """Images and what TF-Slim's own graph makes of them, as "<size>/<output>"."""
-    file = "reference.npz"
+def thin_handles(made_once, thin_exported) -> Path:
+    """A cache of TF Hub's with all of the thin network."""
 
     def write(directory: Path) -> None:
-        reference = request.getfixturevalue("reference")
-        values = {}
-        for size, count in SIZES.items():
-            height, width = map(int, size.split("x"))
-            batch = images.generate(count, height, width, seed=3)
-            values[f"{size}/images"] = batch
-            names = {"feature_vector": "feature_vector", "logits": "logits"}
-            if size == "299x299":
-                names |= CLASSIFICATION.published
-            outputs = reference.outputs(batch, names.values())
-            values |= {
-                f"{size}/{name}": outputs[value] for name, value in names.items()
-            }
-            if size == "139x139":
-                trained = reference.outputs(batch, ["feature_vector"], is_training=True)
-                values[f"{size}/train/feature_vector"] = trained["feature_vector"]
-        np.savez(directory / file, **values)
+        with thin_network.installed():
+            install([thin_exported], directory, allow_stand_in=True)
 
-    return made_once("reference", write) / file
+    return made_once("thin_tfhub_modules", write)
+
+
+FILE = "reference.npz"
+
+
+@pytest.fixture(scope="session")
+def reference_file(made_once, request) -> Path:
+    def write(directory: Path) -> None:
+        write_reference(directory / FILE, request.getfixturevalue("reference"))
+
+    return made_once("reference", write) / FILE
+
+
+@pytest.fixture(scope="session")
+def thin_reference_file(made_once) -> Path:
+    def write(directory: Path) -> None:
+        with thin_build.installed(made_once) as thin:
+            write_reference(directory / FILE, thin.reference)
+
+    return made_once("thin_reference", write) / FILE
+
+
+def write_reference(path: Path, reference: Reference) -> None:
+    """Writes images and what TF-Slim's own graph makes of them, as "<size>/<output>".
+
+    And numbers of a feature vector's variables, and of what there is one for each of.
+    """
+    values: dict[str, Any] = {}
+    for size, count in SIZES.items():
+        height, width = map(int, size.split("x"))
+        batch = images.generate(count, height, width, seed=3)
+        values[f"{size}/images"] = batch
+        names = {"feature_vector": "feature_vector", "logits": "logits"}
+        if size == "299x299":
+            names |= CLASSIFICATION.published
+        outputs = reference.outputs(batch, names.values())
+        values |= {f"{size}/{name}": outputs[value] for name, value in names.items()}
+        if size == "139x139":
+            trained = reference.outputs(batch, ["feature_vector"], is_training=True)
+            values[f"{size}/train/feature_vector"] = trained["feature_vector"]
+    ends = [
+        name.rpartition("/")[2]
+        for name in reference.checkpoint
+        if "/AuxLogits/" not in name and "/Logits/" not in name
+    ]
+    values["averages"] = sum(end.startswith("moving_") for end in ends)
+    values["trained"] = len(ends) - values["averages"]
+    values["losses"] = sum(end in ("weights", "biases") for end in ends)
+    np.savez(path, **values)
 
 
 @pytest.fixture(scope="session")
@@ -136,9 +179,21 @@ def results(request, reference_file, tmp_path_factory) -> Callable[[str, str], A
     @functools.cache
     def of(environment: str, program: str) -> dict | Exception:
         fixture, variable = ARTIFACTS[program]
-        artifacts = {variable: str(request.getfixturevalue(fixture))}
+        ways = [(fixture, reference_file, [])]
+        if FINE_TUNED.get(program, environment) != environment:
+            thin = request.getfixturevalue("thin_reference_file")
+            ways = [
+                (fixture, reference_file, ["--without", TRAINING]),
+                (f"thin_{fixture}", thin, ["--only", TRAINING]),
+            ]
         try:
-            return run(environment, program, artifacts, reference_file, directory)
+            found = {}
+            for number, (artifacts, reference, options) in enumerate(ways):
+                file = directory / f"{program}-{environment}-{number}.json"
+                given = {variable: str(request.getfixturevalue(artifacts))}
+                run(environment, program, given, [reference, file, *options])
+                found |= json.loads(file.read_text())
+            return found
         except Exception as reason:  # Of each of its checks.
             return reason
 
@@ -146,23 +201,18 @@ def results(request, reference_file, tmp_path_factory) -> Callable[[str, str], A
 
 
 def run(
-    environment: str,
-    program: str,
-    artifacts: dict[str, str],
-    reference_file: Path,
-    directory: Path,
-) -> dict:
-    """Runs a program in an environment and returns the results of its checks."""
+    environment: str, program: str, settings: dict[str, str], arguments: list[Any]
+) -> None:
+    """Runs a program in an environment."""
     python = environments.python_of(environment)
-    results = directory / f"{program}-{environment}.json"
-    settings = {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "TF_"))
     }
     done = subprocess.run(
-        [python, environments.DIRECTORY / f"{program}.py", reference_file, results],
-        env=settings | artifacts,
+        [python, environments.DIRECTORY / f"{program}.py", *arguments],
+        env=kept | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -170,7 +220,6 @@ def run(
         check=False,
     )
     assert not done.returncode, done.stdout[-3000:]
-    return json.loads(results.read_text())
 
 
 @pytest.mark.parametrize(("environment", "program", "check"), CASES)

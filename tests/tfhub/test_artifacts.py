@@ -203,7 +203,7 @@ def test_directory_without_record_is_what_it_opens_as(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def bare(thin_exported, tmp_path_factory):
+def bare(thin, thin_exported, tmp_path_factory):
     """Makes a copy of an exported artifact of the thin network, without its manifest."""
 
     def copy(format_name, task="feature_vector"):

@@ -18,7 +18,7 @@ from exporters.containers.hub_module.versions import V3
 from exporters.errors import ArtifactError
 from exporters.network.tasks import TASKS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin")]
 
 VERSIONS = ("v1", "v3")
 FEATURE_VECTOR, CLASSIFICATION = TASKS

@@ -17,7 +17,7 @@ from exporters.errors import ArtifactError
 from exporters.network import weight_decay
 from exporters.network.tasks import TASKS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("thin")]
 
 FEATURE_VECTOR, CLASSIFICATION = TASKS
 

@@ -209,7 +209,7 @@ def check_feature_vector_3_fine_tuning(reference):
             assert_export(session, module, reference)
 
 
-def training_step(outputs, reference, classifier=0):
+def training_step(outputs, reference, classifier=0, rate=0.002):
     """Checks what a program needs for training, and returns its step and its loss."""
     updates = tf.get_collection(tf.GraphKeys.UPDATE_OPS)
     assert len(updates) == reference["averages"]
@@ -221,7 +221,7 @@ def training_step(outputs, reference, classifier=0):
     loss = tf.reduce_mean(tf.square(outputs - 1.0)) + tf.add_n(losses)
     gradients = tf.gradients(loss, trained)
     assert not any(gradient is None for gradient in gradients)
-    optimizer = tf.train.GradientDescentOptimizer(0.002)
+    optimizer = tf.train.GradientDescentOptimizer(rate)
     with tf.control_dependencies(updates):
         return optimizer.apply_gradients(zip(gradients, trained)), loss
 
@@ -386,15 +386,14 @@ def check_classification_3_fine_tuning(reference):
                         signature="image_classification_with_bn_hparams")
         # fmt: on
 
-        train, loss = training_step(logits, reference, classifier=2)
+        train, loss = training_step(logits, reference, classifier=2, rate=0.01)
         feed = {images: reference["139x139/images"]}
         with start_session() as session:
             first, second = session.run(logits, feed), session.run(logits, feed)
             assert np.isfinite(first).all() and not np.allclose(first, second)
-            before = session.run(loss, feed)
-            for _ in range(3):
-                session.run(train, feed)
-            assert session.run(loss, feed) < before
+            losses = [session.run([loss, train], feed)[0] for _ in range(12)]
+            # Single ones depend on what is dropped.
+            assert np.mean(losses[-4:]) < np.mean(losses[:4]), losses
 
 
 if __name__ == "__main__":

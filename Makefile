@@ -43,7 +43,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -n auto -m "not slow and not consumers"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not consumers"
 
 # Thousands of kills, damaged and hostile files, full disks and races: about a quarter of
 # an hour. Options, as in STRESS="install races --seed 7", are those of

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import fake_format
+import thin_build
 
 from checkpoints import layout, stand_in
 from checkpoints.reader import Checkpoint, open_checkpoint
@@ -36,17 +41,19 @@ COMPARED = {
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts the consumers' programs first, and asks for their results last.
-
-    Before them come the tests that change how environments are made: the programs that
-    run beside all other tests have theirs made as each is started.
-    """
-    order = {"test_programs_start": 1, "test_consumer": 3}
+    """Files with long tests come first, so that short ones fill what time is left."""
+    long_marks = ("consumers", "slow")
+    files: dict[Path, set[str]] = {}
+    for item in items:
+        files.setdefault(item.path, set()).update(
+            mark.name for mark in item.iter_markers()
+        )
 
     def place(item: pytest.Item) -> int:
-        if item.path.stem == "test_consumer_environments":
-            return 0
-        return order.get(getattr(item, "originalname", ""), 2)
+        for number, mark in enumerate(long_marks):
+            if mark in files[item.path]:
+                return number
+        return len(long_marks)
 
     items.sort(key=place)
 
@@ -55,6 +62,50 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_process(monkeypatch):
     """No second process: it would not have what tests put in the place of things."""
     monkeypatch.setattr(second_process, "is_possible", lambda: False)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Of `--dist loadfile`, what is given to a worker at once, in the order above.
+
+    That is a file, or of test_consumers.py what one program found in one environment.
+    """
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            if file.endswith("/test_consumers.py"):
+                return nodeid.rpartition("-check_")[0]
+            return file
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> thin_build.MadeOnce:
+    """Makes a directory (name, writer of what is in it), once for all workers of a run.
+
+    Whoever asks while it is made waits.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def make(name: str, write: Callable[[Path], None]) -> Path:
+        directory, whole = base / name, base / f"{name}.is-whole"
+        with (base / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                directory.mkdir()
+                write(directory)
+                whole.touch()
+        return directory
+
+    return make
 
 
 @pytest.fixture
@@ -83,14 +134,17 @@ def raw_variables() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="session")
-def stand_in_file(tmp_path_factory, raw_variables, graphs) -> Path:
+def stand_in_file(made_once, raw_variables, graphs) -> Path:
     """A calibrated stand-in as a V1 file."""
-    path = tmp_path_factory.mktemp("checkpoint") / "stand_in.ckpt"
-    variables = recalibration.with_batch_statistics(
-        raw_variables, images.generate(8, 299, 299), graphs
-    )
-    stand_in.write_v1(variables, path)
-    return path
+    name = "stand_in.ckpt"
+
+    def write(directory: Path) -> None:
+        variables = recalibration.with_batch_statistics(
+            raw_variables, images.generate(8, 299, 299), graphs
+        )
+        stand_in.write_v1(variables, directory / name)
+
+    return made_once("checkpoint", write) / name
 
 
 @pytest.fixture(scope="session")
@@ -122,14 +176,11 @@ def reference(graphs, stand_in_checkpoint):
         yield reference
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory, build, reference, parity_images) -> Path:
-    """A directory with v1, v3, v4 and v5 of both tasks.
-
-    Every format is compared for one task as it is made; the consumers compare all.
-    """
-    directory = tmp_path_factory.mktemp("exported")
-    checkpoint = build.checkpoint
+def export_published(
+    directory: Path, reference: Reference, images: ParityImages
+) -> None:
+    """Exports v1, v3, v4 and v5 of both tasks, and compares each for one of them."""
+    checkpoint = reference.checkpoint
     export(
         checkpoint,
         directory,
@@ -141,41 +192,85 @@ def exported(tmp_path_factory, build, reference, parity_images) -> Path:
         directory / FORMATS[name].artifact_name(task, is_stand_in=True)
         for name, task in COMPARED.items()
     ]
-    done = verify(compared, checkpoint, images=parity_images, reference=reference)
+    done = verify(compared, checkpoint, images=images, reference=reference)
     assert done.passed, [item.report or item.error for item in done.artifacts]
-    return directory
 
 
 @pytest.fixture(scope="session")
-def deployable(tmp_path_factory, stand_in_checkpoint, reference) -> Path:
+def exported(made_once, request) -> Path:
+    """A directory with v1, v3, v4 and v5 of both tasks.
+
+    Every format is compared for one task as it is made; the consumers compare all.
+    """
+
+    def write(directory: Path) -> None:
+        reference = request.getfixturevalue("reference")
+        images = request.getfixturevalue("parity_images")
+        export_published(directory, reference, images)
+
+    return made_once("exported", write)
+
+
+@pytest.fixture(scope="session")
+def deployable(made_once, request) -> Path:
     """A directory with the formats of today, of both tasks, for images of 139 x 139.
 
     That is enough for every layer to work, and small enough for runtimes without fast
     kernels.
     """
-    directory = tmp_path_factory.mktemp("deployable")
-    done = export(
-        stand_in_checkpoint,
-        directory,
-        formats=[row for row in FORMATS.values() if "image_size" in row.options],
-        options=ExportOptions(image_size=(139, 139)),
-        verify=False,  # The consumers compare.
-        reference=reference,
-    )
-    assert done.passed, [item.failures for item in done.artifacts]
-    return directory
+
+    def write(directory: Path) -> None:
+        reference = request.getfixturevalue("reference")
+        done = export(
+            reference.checkpoint,
+            directory,
+            formats=[row for row in FORMATS.values() if "image_size" in row.options],
+            options=ExportOptions(image_size=(139, 139)),
+            verify=False,  # The consumers compare.
+            reference=reference,
+        )
+        assert done.passed, [item.failures for item in done.artifacts]
+
+    return made_once("deployable", write)
 
 
 @pytest.fixture(scope="session")
-def twins(tmp_path_factory, stand_in_checkpoint, reference) -> Path:
+def twins(made_once, request) -> Path:
     """A directory with the files for Keras and timm, of both tasks."""
-    directory = tmp_path_factory.mktemp("twins")
-    done = export(
-        stand_in_checkpoint,
-        directory,
-        formats=["keras", "keras-weights", "timm"],
-        verify=False,
-        reference=reference,
-    )
-    assert done.passed, [item.failures for item in done.artifacts]
-    return directory
+
+    def write(directory: Path) -> None:
+        reference = request.getfixturevalue("reference")
+        done = export(
+            reference.checkpoint,
+            directory,
+            formats=["keras", "keras-weights", "timm"],
+            verify=False,
+            reference=reference,
+        )
+        assert done.passed, [item.failures for item in done.artifacts]
+
+    return made_once("twins", write)
+
+
+# The thin network, for what is true of it as of the real one
+
+
+@pytest.fixture(scope="module")
+def thin(made_once) -> Iterator[thin_build.Thin]:
+    """Puts the thin network in the place of the real one for a whole file of tests.
+
+    So no test of that file may ask for what is above, which would be made of it too.
+    """
+    with thin_build.installed(made_once) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def thin_exported(made_once) -> Path:
+    """A directory with v1, v3, v4 and v5 of both tasks, of which those compared agree."""
+
+    def write(directory: Path) -> None:
+        with thin_build.installed(made_once) as thin:
+            export_published(directory, thin.reference, thin.images)
+
+    return made_once("thin_exported", write)

@@ -2,29 +2,31 @@
 
 Each consumer program of `tests/consumers` runs once per environment: on the published
 formats, installed under their published handles, or on a directory of the deployable
-ones. What it checks becomes a test here. The programs run beside all other tests: the
-first test starts them, and the last ones read what came of them (see
-`pytest_collection_modifyitems` in conftest.py).
+ones. What it checks becomes a test here. With `--dist loadfile`, each program goes to the
+next worker that is free (see `pytest_xdist_make_scheduler` in conftest.py).
 """
 
 from __future__ import annotations
 
 import ast
-import concurrent.futures
+import functools
+import itertools
 import json
 import os
 import subprocess
-import tempfile
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import thin_build
+import thin_network
 from consumers import environments
 
 from exporters import images
 from exporters.network.tasks import CLASSIFICATION
+from exporters.reference import Reference
 from exporters.tfhub.cache import install
 
 pytestmark = pytest.mark.consumers
@@ -35,6 +37,11 @@ PROGRAMS = {
         "tf1.15-hub0.7-py3.7",
         "tf2.15-hub0.15-py3.11",
     ),
+    "keras_consumer": (
+        "tf2.21-hub0.16-py3.11",
+        "keras3.15-jax0.10-py3.11",
+        "keras3.15-torch2.13-py3.11",
+    ),
     "keras_layer_consumer": (
         "tf1.15-hub0.7-py3.7",
         "tf2.4-hub0.9-py3.8",
@@ -44,11 +51,6 @@ PROGRAMS = {
     "onnx_runtime_consumer": ("onnxruntime1.12-py3.7", "onnxruntime1.16-py3.11"),
     "tflite_runtime_consumer": ("tflite2.7-py3.7", "tflite2.14-py3.11"),
     "openvino_consumer": ("openvino2026.4-py3.11",),
-    "keras_consumer": (
-        "tf2.21-hub0.16-py3.11",
-        "keras3.15-jax0.10-py3.11",
-        "keras3.15-torch2.13-py3.11",
-    ),
     "keras2_consumer": (
         "tf2.4-hub0.9-py3.8",
         "tf2.15-hub0.15-py3.11",
@@ -68,8 +70,13 @@ ARTIFACTS = {
 }
 """Program -> the fixture whose directory it works on, and the environment variable that
 tells it where that is."""
-AT_ONCE = 2
-MAKING_ENVIRONMENT = threading.Lock()
+FINE_TUNED = {
+    "hub_module_consumer": "tf1.15-hub0.7-py3.7",
+    "keras_layer_consumer": "tf2.21-hub0.16-py3.11",
+}
+"""Program -> where it trains the real network. In other environments it trains the thin
+one, whose graphs consist of the same ops, and has the outputs of the real one alone."""
+TRAINING = "_fine_tuning"
 TIMEOUT = 1800
 SIZES = {"299x299": 2, "224x320": 2, "139x139": 4, "75x75": 1}  # Number of images.
 
@@ -86,25 +93,61 @@ def checks_of(program: str) -> list[str]:
 
 CASES = [
     (environment, program, check)
-    for program, names in PROGRAMS.items()
-    for environment in names
+    for environments_ in itertools.zip_longest(*PROGRAMS.values())
+    for program, environment in zip(PROGRAMS, environments_)
+    if environment
     for check in checks_of(program)
 ]
+"""One program after the other, so that workers make what these need side by side."""
 
 
 @pytest.fixture(scope="session")
-def handles(exported) -> Iterator[Path]:
+def handles(made_once, exported) -> Path:
     """A cache of TF Hub's with all published artifacts."""
-    with tempfile.TemporaryDirectory(prefix="irv2-") as directory:
-        cache = Path(directory) / "tfhub_modules"
-        assert len(install([exported], cache, allow_stand_in=True)) == 8
-        yield cache
+
+    def write(directory: Path) -> None:
+        assert len(install([exported], directory, allow_stand_in=True)) == 8
+
+    return made_once("tfhub_modules", write)
 
 
 @pytest.fixture(scope="session")
-def reference_file(reference, tmp_path_factory) -> Path:
-    """Images and what TF-Slim's own graph makes of them, as "<size>/<output>"."""
-    values = {}
+def thin_handles(made_once, thin_exported) -> Path:
+    """A cache of TF Hub's with all of the thin network."""
+
+    def write(directory: Path) -> None:
+        with thin_network.installed():
+            install([thin_exported], directory, allow_stand_in=True)
+
+    return made_once("thin_tfhub_modules", write)
+
+
+FILE = "reference.npz"
+
+
+@pytest.fixture(scope="session")
+def reference_file(made_once, request) -> Path:
+    def write(directory: Path) -> None:
+        write_reference(directory / FILE, request.getfixturevalue("reference"))
+
+    return made_once("reference", write) / FILE
+
+
+@pytest.fixture(scope="session")
+def thin_reference_file(made_once) -> Path:
+    def write(directory: Path) -> None:
+        with thin_build.installed(made_once) as thin:
+            write_reference(directory / FILE, thin.reference)
+
+    return made_once("thin_reference", write) / FILE
+
+
+def write_reference(path: Path, reference: Reference) -> None:
+    """Writes images and what TF-Slim's own graph makes of them, as "<size>/<output>".
+
+    And numbers of a feature vector's variables, and of what there is one for each of.
+    """
+    values: dict[str, Any] = {}
     for size, count in SIZES.items():
         height, width = map(int, size.split("x"))
         batch = images.generate(count, height, width, seed=3)
@@ -117,79 +160,76 @@ def reference_file(reference, tmp_path_factory) -> Path:
         if size == "139x139":
             trained = reference.outputs(batch, ["feature_vector"], is_training=True)
             values[f"{size}/train/feature_vector"] = trained["feature_vector"]
-    path = tmp_path_factory.mktemp("reference") / "reference.npz"
+    ends = [
+        name.rpartition("/")[2]
+        for name in reference.checkpoint
+        if "/AuxLogits/" not in name and "/Logits/" not in name
+    ]
+    values["averages"] = sum(end.startswith("moving_") for end in ends)
+    values["trained"] = len(ends) - values["averages"]
+    values["losses"] = sum(end in ("weights", "biases") for end in ends)
     np.savez(path, **values)
-    return path
 
 
 @pytest.fixture(scope="session")
-def runs(request, reference_file, tmp_path_factory):
-    """Starts the programs that the selected tests ask for.
-
-    Returns:
-      (environment, program) -> the future of the results.
-    """
-    selected = {
-        (item.callspec.params["environment"], item.callspec.params["program"])
-        for item in request.session.items
-        if item.function is test_consumer
-    }
-    artifacts = {}
-    for _, program in selected:
-        fixture, variable = ARTIFACTS[program]
-        artifacts[program] = {variable: str(request.getfixturevalue(fixture))}
+def results(request, reference_file, tmp_path_factory) -> Callable[[str, str], Any]:
+    """Returns (environment, program) -> results of its checks; it runs once."""
     directory = tmp_path_factory.mktemp("results")
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {
-            (environment, program): pool.submit(
-                run, environment, program, artifacts[program], reference_file, directory
-            )
-            for environment, program in sorted(selected)
-        }
-        pool.shutdown(cancel_futures=True)
+
+    @functools.cache
+    def of(environment: str, program: str) -> dict | Exception:
+        fixture, variable = ARTIFACTS[program]
+        ways = [(fixture, reference_file, [])]
+        if FINE_TUNED.get(program, environment) != environment:
+            thin = request.getfixturevalue("thin_reference_file")
+            ways = [
+                (fixture, reference_file, ["--without", TRAINING]),
+                (f"thin_{fixture}", thin, ["--only", TRAINING]),
+            ]
+        try:
+            found = {}
+            for number, (artifacts, reference, options) in enumerate(ways):
+                file = directory / f"{program}-{environment}-{number}.json"
+                given = {variable: str(request.getfixturevalue(artifacts))}
+                run(environment, program, given, [reference, file, *options])
+                found |= json.loads(file.read_text())
+            return found
+        except Exception as reason:  # Of each of its checks.
+            return reason
+
+    return of
 
 
 def run(
-    environment: str,
-    program: str,
-    artifacts: dict[str, str],
-    reference_file: Path,
-    directory: Path,
-) -> dict:
-    """Runs a program in an environment and returns the results of its checks."""
-    with MAKING_ENVIRONMENT:
-        python = environments.python_of(environment)
-    results = directory / f"{program}-{environment}.json"
-    settings = {
+    environment: str, program: str, settings: dict[str, str], arguments: list[Any]
+) -> None:
+    """Runs a program in an environment."""
+    python = environments.python_of(environment)
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "TF_"))
     }
     done = subprocess.run(
-        [python, environments.DIRECTORY / f"{program}.py", reference_file, results],
-        env=settings | artifacts,
+        [python, environments.DIRECTORY / f"{program}.py", *arguments],
+        env=kept | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         timeout=TIMEOUT,
         check=False,
     )
-    if done.returncode:
-        pytest.fail(f"{program} ended with {done.returncode}: {done.stdout[-3000:]}")
-    return json.loads(results.read_text())
-
-
-def test_programs_start(runs):
-    assert runs
+    assert not done.returncode, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize(("environment", "program", "check"), CASES)
-def test_consumer(runs, environment, program, check):
-    try:
-        results = runs[environment, program].result()
-    except environments.NoInterpreterError as reason:
-        pytest.skip(f"{environment} {reason}")
-    outcome, detail = results[check]["outcome"], results[check]["detail"]
+def test_consumer(results, environment, program, check):
+    found = results(environment, program)
+    if isinstance(found, environments.NoInterpreterError):
+        pytest.skip(f"{environment} {found}")
+    if isinstance(found, Exception):
+        raise found
+    outcome, detail = found[check]["outcome"], found[check]["detail"]
     if outcome == "not applicable":
         pytest.skip(detail)
     assert outcome == "passed", detail

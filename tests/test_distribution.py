@@ -160,6 +160,7 @@ def test_a_failed_installation_says_why():
     assert "No matching distribution found for no-such-package" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_the_pinned_one_is_refused(tmp_path):
     """As it is where somebody replaced it on its way."""
     pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")

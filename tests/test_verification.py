@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from checkpoints import stand_in
+from checkpoints.reader import Checkpoint
 from exporters import manifest, verification
-from exporters.build import Build
+from exporters.build import Build, ExportOptions
 from exporters.errors import ArtifactError
-from exporters.network.tasks import TASKS
+from exporters.formats import FORMATS
+from exporters.network.tasks import CLASSIFICATION, TASKS
 from exporters.progress import Note, Step
+from exporters.reference import Reference
 
 CHECKPOINT = fake_format.checkpoint()
 
@@ -176,3 +179,28 @@ def test_cards_and_test_vectors_are_no_artifacts_of_their_own(tmp_path):
     everything = sorted(tmp_path.glob("model*"))
     assert len(everything) == 3
     assert verification.find_artifacts(everything, fake_format.TABLE) == ([path], {})
+
+
+# The real network
+
+
+@pytest.mark.slow
+def test_outputs_alone_tell_another_network(deployable, stand_in_checkpoint, graphs):
+    """One whose residuals in the middle are twice as large."""
+    options = ExportOptions(image_size=(139, 139))
+    paths = [
+        deployable
+        / row.artifact_name(CLASSIFICATION, is_stand_in=True, options=options)
+        for row in FORMATS.values()
+        if "image_size" in row.options
+    ]
+    scales = {
+        name: 2 * value if "/block17_" in name and "/Conv2d_1x1/" in name else value
+        for name, value in stand_in_checkpoint.items()
+    }
+    wrong = Checkpoint(scales, path=stand_in_checkpoint.path)
+    with Reference(wrong, graphs) as reference:
+        done = verification.verify(paths, wrong, reference=reference)
+    assert len(done.artifacts) == len(paths) == 7
+    for item in done.artifacts:
+        assert not (item.report.main or item.report).passed, item.path.name

@@ -6,12 +6,13 @@ definition included.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import re
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,16 @@ def install(monkeypatch: Any, thinner: int = THINNER) -> None:
         for name in names:
             uncached = getattr(module, name).__wrapped__
             monkeypatch.setattr(module, name, functools.cache(uncached))
+
+
+@contextlib.contextmanager
+def installed(thinner: int = THINNER) -> Iterator[None]:
+    """Puts it in the place of the real one for a while."""
+    import pytest  # Which programs that have the network for good do not need.
+
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch, thinner)
+        yield
 
 
 def variables(seed: int = 0) -> dict[str, np.ndarray]:

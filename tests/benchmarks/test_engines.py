@@ -32,6 +32,7 @@ def small(request, monkeypatch, tmp_path):
     return small_build.write(build, row, CLASSIFICATION, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "engine", [engine.name for engine in engines.ENGINES if "tensor" not in engine.name]
 )

@@ -24,6 +24,7 @@ def small(request, monkeypatch, tmp_path):
     return small_build.write(build, row, CLASSIFICATION, path)
 
 
+@pytest.mark.slow
 def test_figures_are_kept(small, tmp_path, capfd):
     options = ["--images=9", "--repeats=2", "--memory-images=70", "--output"]
     assert evaluating.main([str(small), *options, str(tmp_path / "kept")]) == 0

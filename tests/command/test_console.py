@@ -341,6 +341,7 @@ def test_a_terminal_that_can_do_nothing_gets_the_same():
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", sent)
 
 
+@pytest.mark.slow  # It waits.
 def test_a_log_is_told_now_and_then_what_still_runs():
     done = run(
         """
@@ -363,6 +364,7 @@ with console.step("outer"):
     assert done.stderr.count(b"inner ... write") <= 3
 
 
+@pytest.mark.slow  # It waits.
 def test_a_log_with_news_is_told_nothing_else():
     done = run(
         """
@@ -385,6 +387,7 @@ def test_steps_on_a_terminal_leave_a_line_each():
     assert_matches(shown(sent), [*DONE[:3], "a result", *DONE[3:]])
 
 
+@pytest.mark.slow  # It waits.
 @pytest.mark.parametrize("columns", [80, 40])
 @pytest.mark.parametrize("progress", ["step.count", "step.bytes"])
 def test_nothing_of_what_lives_stays_behind(columns, progress):
@@ -424,6 +427,7 @@ with console.step("[3/22] feature_vector v3") as step:
     assert re.fullmatch(r"\S \[3/22\] feature_vector v3 \.\.\. write, \d s", line)
 
 
+@pytest.mark.slow  # It waits.
 def test_a_step_shows_that_it_lives():
     sent, _ = run_on_terminal(
         """
@@ -452,6 +456,7 @@ with console.step("[3/22] a long name of an artifact") as step:
     assert len(line) <= 30
 
 
+@pytest.mark.slow  # It waits.
 def test_the_bar_of_bytes_has_figures():
     sent, _ = run_on_terminal(
         """

@@ -1,5 +1,6 @@
 """Uses the Keras models and weights as people do, with Keras 3 on the backend there is."""
 
+import functools
 import importlib.util
 import os
 
@@ -10,7 +11,7 @@ import checks  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-SIZES = {"classification": ["299x299"], "feature_vector": ["299x299", "224x320"]}
+SIZES = {"classification": "299x299", "feature_vector": "224x320"}
 
 
 def path_of(task, format, suffix):
@@ -22,20 +23,22 @@ def load(task):
     return keras.models.load_model(path_of(task, "keras", ".keras"))
 
 
+loaded = functools.lru_cache(maxsize=None)(load)
+"""Shared by checks; what one of them trains, no later one compares."""
+
+
 def array(tensor):
     return keras.ops.convert_to_numpy(tensor)
 
 
 def check_models_compute_what_tf_slim_does(reference):
-    for task, sizes in SIZES.items():
-        model, output = load(task), checks.OUTPUTS[task]
-        for size in sizes:
-            found = model.predict(reference[size + "/images"], verbose=0)
-            checks.assert_close(found, reference[f"{size}/{output}"])
+    for task, size in SIZES.items():
+        found = loaded(task).predict(reference[size + "/images"], verbose=0)
+        checks.assert_close(found, reference[f"{size}/{checks.OUTPUTS[task]}"])
 
 
 def check_training_normalizes_by_the_batch(reference):
-    found = array(load("feature_vector")(reference["139x139/images"], training=True))
+    found = array(loaded("feature_vector")(reference["139x139/images"], training=True))
     checks.assert_close(found, reference["139x139/train/feature_vector"], 2e-4)
 
 
@@ -56,7 +59,7 @@ def check_fit_moves_averages_and_kernels(reference):
 
 
 def check_own_classes_on_top(reference):
-    features = load("feature_vector")
+    features = loaded("feature_vector")
     features.trainable = False
     model = keras.Sequential([features, keras.layers.Dense(3)])
     found = array(model(reference["139x139/images"]))

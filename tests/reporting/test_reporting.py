@@ -255,6 +255,7 @@ def test_it_asks_for_nothing(whole):
     assert not page.tags & {"iframe", "object", "embed", "form", "base"}
 
 
+@pytest.mark.slow
 def test_names_are_text_whatever_is_in_them(block, write, tmp_path, monkeypatch):
     hostile = '</script><script src="https://example.org/x.js"></script><b>&amp;"\''
     monkeypatch.setattr(small_build, "LABELS", (hostile, *small_build.LABELS[1:]))
@@ -284,6 +285,7 @@ def test_stand_ins_are_marked_in_every_section(block, tmp_path, is_stand_in):
     assert plots and all(">STAND-IN</text>" in plot for plot in plots)
 
 
+@pytest.mark.slow
 def test_an_artifact_that_says_it_is_a_stand_in_is_enough(block, write, tmp_path):
     checkpoint = blocks.checkpoint(Provenance.STAND_IN)
     directory = blocks.make(tmp_path, checkpoint, ["onnx-int8"])
@@ -351,6 +353,7 @@ def test_what_is_not_run_is_said(copied, write, monkeypatch):
     assert "was not measured: its runtime has gone" in page.sections["formats"]
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite(copied, write, monkeypatch):
     real = depth.measure
 
@@ -406,6 +409,7 @@ def of_name(done, name):
     return item
 
 
+@pytest.mark.slow
 def test_images_that_artifacts_differ_about(artifacts, write, changed):
     image = {"image": "rose/0.png", "label": "rose", "first": "tulip", "second": "iris"}
     outside = image | {"image": "../evaluation.json"}
@@ -424,6 +428,7 @@ def test_images_that_artifacts_differ_about(artifacts, write, changed):
     assert section.count('height="48"') == 12
 
 
+@pytest.mark.slow
 def test_figures_of_other_bytes_are_left_out(artifacts, write, changed):
     path, told = changed(lambda told: told["artifacts"][0].update(digest="0" * 64))
     events = []

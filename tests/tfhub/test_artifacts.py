@@ -203,12 +203,14 @@ def test_directory_without_record_is_what_it_opens_as(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def bare(exported, tmp_path_factory):
-    """Makes a copy of an exported artifact, without its manifest."""
+def bare(thin, thin_exported, tmp_path_factory):
+    """Makes a copy of an exported artifact of the thin network, without its manifest."""
 
     def copy(format_name, task="feature_vector"):
         name = formats.FORMATS[format_name].artifact_name(TASKS[task], is_stand_in=True)
-        return shutil.copytree(exported / name, tmp_path_factory.mktemp("bare") / name)
+        return shutil.copytree(
+            thin_exported / name, tmp_path_factory.mktemp("bare") / name
+        )
 
     return copy
 
@@ -216,7 +218,7 @@ def bare(exported, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("format_name", ["v1", "v3", "v4", "v5"])
 @pytest.mark.parametrize("with_record", [True, False])
-def test_real_artifact_without_manifest(bare, format_name, with_record):
+def test_exported_artifact_without_manifest(bare, format_name, with_record):
     artifact = bare(format_name)
     if not with_record:
         (artifact / RECORD).unlink()

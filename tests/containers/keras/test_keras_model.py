@@ -255,7 +255,7 @@ def written(twins):
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "size"), CASES)
 def test_keras_computes_what_tf_slim_does(written, reference, task, size):
-    """In `tests/consumers`, each task does at both sizes, on every backend."""
+    """In `tests/consumers`, on every backend."""
     with container.open(written[task]) as artifact:
         assert artifact.check() == []
         batch = images.generate(2, *size, seed=3)

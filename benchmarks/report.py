@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from benchmarks.engines import ENGINES
-from benchmarks.figures import Agreement, Figures, Process, Run, Spread
+from benchmarks.figures import IRV2, Agreement, Figures, Machine, Process, Run, Spread
 from exporters.command.units import counted, duration, size
+from exporters.engines import OPENVINO
+from exporters.formats import FORMATS
 from exporters.network.tasks import TASKS
 
 FAILED = "FAILED"
@@ -116,10 +118,84 @@ def _by_engine(figures: Figures, unit: str, cell: Callable[[Run], str]) -> Table
     )
 
 
+def loading(figures: Figures) -> Table:
+    """Seconds until a first image is through, and the largest memory so far."""
+
+    def cell(run: Run) -> str:
+        if run.load is None or run.memory is None:
+            return _NONE
+        return f"{run.load.median:.1f}, {size(round(run.memory.median))}"
+
+    return _by_engine(figures, "s", cell)
+
+
+def choice(figures: Figures) -> Table:
+    """The fastest of our files and engines, by the numbers that are computed in."""
+    rows = []
+    ours = [run for run in figures.runs if run.tool == IRV2 and not run.failed]
+    for numbers in _NUMBERS:
+        runs = [run for run in ours if _numbers(run, figures.machine) == numbers]
+        latencies = [(run.latency.median, run) for run in runs if run.latency]
+        throughputs = [(-run.throughput.median, run) for run in runs if run.throughput]
+        if not latencies or not throughputs:
+            continue
+        taken, soon = min(latencies, key=_first)
+        rate, many = min(throughputs, key=_first)
+        rows.append(
+            [
+                numbers,
+                *(f"{soon.format}, {soon.engine}", f"{1000 * taken:.0f}"),
+                *(f"{many.format}, {many.engine}", f"{-rate:.1f}"),
+            ]
+        )
+    columns = ["numbers", "one image: file, engine", "ms"]
+    columns += ["batches of 8: file, engine", "images/s"]
+    return Table(columns, rows)
+
+
+_NUMBERS = ("float32", "bfloat16", "float16", "int8")
+
+
+def _first(pair: tuple[float, Run]) -> float:
+    return pair[0]
+
+
+def _numbers(run: Run, machine: Machine) -> str:
+    """The numbers in which most of a network is stored or computed, the coarser ones."""
+    precision = FORMATS[run.format].precision if run.format in FORMATS else None
+    coarsest = precision.weights if precision else "float32"
+    is_free = run.engine == OPENVINO.name  # To compute in what it likes.
+    if is_free and "bfloat16" in machine.flags and coarsest != "int8":
+        return "bfloat16"
+    return coarsest
+
+
+def peers(figures: Figures) -> Table:
+    """Other tools' files of the same format beside ours, by the same engine."""
+    ours = {(run.format, run.engine): run for run in figures.runs if run.tool == IRV2}
+    rows = []
+    for run in figures.runs:
+        mine = ours.get((run.format, run.engine))
+        if run.tool == IRV2 or run.latency is None or mine is None or not mine.latency:
+            continue
+        rows.append(
+            [
+                *(run.format, run.engine, run.tool),
+                _spread(run.latency, ".0f", factor=1000),
+                _spread(mine.latency, ".0f", factor=1000),
+                _number(run.to_ours, ".2f"),
+                _number(run.cosine, ".4f"),
+                _number(mine.cosine, ".4f"),
+            ]
+        )
+    columns = ["format", "engine", "made by", "ms", "ours, ms", "x ours"]
+    return Table([*columns, "cosine", "ours"], rows, names=3)
+
+
 def ratios(figures: Figures) -> Table:
     """How long one image takes beside others, and how far an engine's outputs go."""
     columns = ["format", "made by", "engine"]
-    columns += ["x float32", "x own engine", "x stock tool", "cosine"]
+    columns += ["x float32", "x own engine", "x ours", "cosine"]
     return Table(
         columns,
         [
@@ -129,7 +205,7 @@ def ratios(figures: Figures) -> Table:
                 run.engine,
                 _number(run.to_float32, ".2f"),
                 _number(run.to_own_engine, ".2f"),
-                _number(run.to_stock, ".2f"),
+                _number(run.to_ours, ".2f"),
                 _number(run.cosine, ".4f"),
             ]
             for run in figures.runs
@@ -203,9 +279,12 @@ def _number(value: float | None, form: str) -> str:
 TABLES: dict[str, Callable[[Figures], Table]] = {
     "making": making,
     "parts": parts,
+    "choice": choice,
     "latency": latency,
     "throughput": throughput,
+    "loading": loading,
     "ratios": ratios,
+    "peers": peers,
     "agreement": agreement,
 }
 SENTENCES: dict[str, Callable[[Figures], str]] = {

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,6 @@ class Job:
       engine: name of the engine.
       float32: name of the float32 format of its container, None if there is none.
       own_engine: name of the engine of its container, None if that is not there.
-      stock: the other tool that makes this format, None if there is none.
     """
 
     path: str
@@ -49,7 +49,6 @@ class Job:
     engine: str
     float32: str | None
     own_engine: str | None
-    stock: str | None
 
     def key(self, **other: str | None) -> Key:
         """What sets it, or another one that differs from it so, apart from the rest."""
@@ -61,17 +60,75 @@ class Job:
         return Run(self.format, self.tool, self.engine, failed=why)
 
 
-def measure_apart(jobs: Sequence[Job], threads: int, seconds: float) -> list[Run]:
-    """Does what `measure` does in a process of its own."""
+def measure_apart(
+    jobs: Sequence[Job], threads: int, seconds: float, loads: int
+) -> list[Run]:
+    """Does what `measure` does in a process of its own, and `load` in several.
+
+    Args:
+      jobs: what is to be compared.
+      threads: how many each engine may use.
+      seconds: to spend on each job and size of batch, over all turns.
+      loads: how often each is loaded.
+    """
+    given = json.dumps([dataclasses.asdict(job) for job in jobs])
+    try:
+        found, _ = _apart("measure", given, str(threads), str(seconds))
+    except processes.ProcessError as error:
+        return [job.failed(str(error)) for job in jobs]
+    runs: list[Run] = list(parse(tuple[Run, ...], found))
+    loaded: list[list[tuple[float, float]]] = [[] for _ in jobs]
+    for _ in range(loads):
+        for index, job in enumerate(jobs):
+            if runs[index].failed:
+                continue
+            given = json.dumps(dataclasses.asdict(job))
+            try:
+                taken, memory = _apart("load", given, str(threads))
+            except processes.ProcessError as error:
+                runs[index] = job.failed(str(error))
+            else:
+                loaded[index].append((taken, memory))
+    return [
+        run
+        if run.failed or not found
+        else dataclasses.replace(
+            run,
+            load=Spread.of([taken for taken, _ in found]),
+            memory=Spread.of([memory for _, memory in found]),
+        )
+        for run, found in zip(runs, loaded)
+    ]
+
+
+def _apart(*arguments: str) -> tuple[Any, int]:
+    """Runs this module as a program.
+
+    Returns:
+      What it found, and its largest resident memory in bytes.
+    """
     with tempfile.TemporaryDirectory(prefix="irv2-bench-") as directory:
-        result = Path(directory) / "runs.json"
-        given = json.dumps([dataclasses.asdict(job) for job in jobs])
+        result = Path(directory) / "found.json"
         program = [sys.executable, "-m", "benchmarks.running"]
-        try:
-            processes.run([*program, given, str(threads), str(seconds), str(result)])
-        except processes.ProcessError as error:
-            return [job.failed(str(error)) for job in jobs]
-        return list(parse(tuple[Run, ...], files.read_json(result)))
+        ended = processes.run([*program, *arguments, str(result)])
+        return files.read_json(result), ended.memory
+
+
+def load(job: Job, threads: int, table: Sequence[Engine] = ENGINES) -> float:
+    """Returns the seconds to load an artifact and run it for the first time.
+
+    The engine's library is there already. It may compile when it is loaded, or only now.
+    """
+    engine = _engine(job, table)
+    importlib.import_module(engine.library)
+    batch = images.generate(1, *IMAGE_SIZE, seed=4)
+    start = time.monotonic()
+    engine.load(Path(job.path), threads)(batch)
+    return time.monotonic() - start
+
+
+def _engine(job: Job, table: Sequence[Engine]) -> Engine:
+    return next(engine for engine in table if engine.name == job.engine)
 
 
 def measure(
@@ -116,12 +173,10 @@ class _Attempt:
         self.outputs: np.ndarray | None = None
         self._failed: str | None = None
         self._seconds: dict[int, list[float]] = {}
-        engine = next(engine for engine in table if engine.name == job.engine)
+        engine = _engine(job, table)
         try:
             importlib.import_module(engine.library)
-            start = time.monotonic()
             self._runner: Runner = engine.load(Path(job.path), threads)
-            self._load = time.monotonic() - start
         except Exception as error:  # Each library has its own.
             self._failed = _in_one_line(error)
 
@@ -152,7 +207,6 @@ class _Attempt:
             self.job.format,
             self.job.tool,
             self.job.engine,
-            load=self._load,
             latency=Spread.of(self._seconds[1]),
             throughput=Spread.of([_BATCH / taken for taken in self._seconds[_BATCH]]),
         )
@@ -179,7 +233,7 @@ def _compared(
         run,
         to_float32=ratio(format=job.float32, tool=IRV2),
         to_own_engine=ratio(engine=job.own_engine),
-        to_stock=ratio(tool=job.stock),
+        to_ours=ratio(tool=IRV2),
         cosine=_least_cosine(outputs.get(expected), outputs[job.key()]),
     )
 
@@ -201,10 +255,17 @@ def _least_cosine(
 
 def main() -> None:
     """The program that `measure_apart` starts."""
-    given, threads, seconds, result = sys.argv[1:]
-    jobs = [Job(**job) for job in json.loads(given)]
-    runs = measure(jobs, int(threads), float(seconds))
-    files.write_json(Path(result), [dataclasses.asdict(run) for run in runs])
+    verb, given, *numbers, result = sys.argv[1:]
+    found: Any
+    if verb == "measure":
+        threads, seconds = numbers
+        jobs = [Job(**job) for job in json.loads(given)]
+        runs = measure(jobs, int(threads), float(seconds))
+        found = [dataclasses.asdict(run) for run in runs]
+    else:
+        (threads,) = numbers
+        found = load(Job(**json.loads(given)), int(threads))
+    files.write_json(Path(result), found)
 
 
 if __name__ == "__main__":

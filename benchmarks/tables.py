@@ -5,7 +5,8 @@ Each is between two comments that name it, and the machine it was measured on:
     <!-- benchmarks: latency, xeon-amx -->
     <!-- /benchmarks -->
 
-Figures are taken from the newest file in benchmarks/history/MACHINE/.
+Figures are taken from the newest file in benchmarks/history/MACHINE/; what is not in it
+from those before, if they are of the same day, machine, versions and threads.
 """
 
 from __future__ import annotations
@@ -100,13 +101,16 @@ def _block(block: re.Match[str], history: Path) -> str:
 
 def _newest(machine: str, history: Path) -> Figures:
     """Returns the newest figures of a machine."""
-    files = sorted((history / machine).glob("*.json"))
+    files = sorted((history / machine).glob("*.json"), reverse=True)
     if not files:
         raise TablesError(f"there are no figures in {history / machine}")
     try:
-        return figures.read(files[-1])
+        newest, *others = map(figures.read, files)
     except ValueError as error:
         raise TablesError(str(error)) from error
+    for older in others:
+        newest = figures.completed(newest, older)
+    return newest
 
 
 def markdown(table: report.Table) -> str:

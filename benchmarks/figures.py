@@ -93,6 +93,9 @@ class Run:
         of its own.
       memory: largest resident memory, in bytes, of a process that loads it and runs a
         batch of 1.
+      cached_load: the same where the engine has kept what it compiled; None where it
+        does not do so.
+      cached_memory: likewise.
       latency: seconds for a batch of 1.
       throughput: images per second, in batches of 8.
       to_float32: median latency relative to our float32 file of the same container, by
@@ -110,6 +113,8 @@ class Run:
     engine: str
     load: Spread | None = None
     memory: Spread | None = None
+    cached_load: Spread | None = None
+    cached_memory: Spread | None = None
     latency: Spread | None = None
     throughput: Spread | None = None
     to_float32: float | None = None

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from benchmarks.engines import ENGINES
+from benchmarks.exporting import IR
 from benchmarks.figures import IRV2, Agreement, Figures, Machine, Process, Run, Spread
 from exporters.command.units import counted, duration, size
 from exporters.engines import OPENVINO
@@ -127,6 +128,41 @@ def loading(figures: Figures) -> Table:
         return f"{run.load.median:.1f}, {size(round(run.memory.median))}"
 
     return _by_engine(figures, "s", cell)
+
+
+def openvino(figures: Figures) -> Table:
+    """Our files and OpenVINO's own form of them, read by OpenVINO."""
+    bytes = {(a.format, a.tool): a.bytes for a in figures.artifacts}
+    formats = {run.format for run in figures.runs if run.tool == IR}
+    rows = []
+    for run in figures.runs:
+        if (
+            run.format not in formats
+            or run.tool not in (IRV2, IR)
+            or not run.engine.startswith(OPENVINO.name)
+            or not (run.latency and run.throughput and run.load and run.memory)
+        ):
+            continue
+        taken = bytes.get((run.format, run.tool))
+        cached = [_NONE, _NONE]
+        if run.cached_load and run.cached_memory:
+            cached = [_spread(run.cached_load, ".1f"), _megabytes(run.cached_memory)]
+        rows.append(
+            [
+                *(run.format, run.engine, "ONNX" if run.tool == IRV2 else "IR"),
+                _NONE if taken is None else size(taken),
+                _spread(run.latency, ".0f", factor=1000),
+                f"{run.throughput.median:.1f}",
+                *(_spread(run.load, ".1f"), _megabytes(run.memory), *cached),
+            ]
+        )
+    columns = ["format", "engine", "read as", "size", "ms", "images/s"]
+    columns += ["load, s", "memory", "load again, s", "memory"]
+    return Table(columns, sorted(rows, key=lambda row: (row[0], row[1])), names=3)
+
+
+def _megabytes(spread: Spread) -> str:
+    return size(round(spread.median))
 
 
 def choice(figures: Figures) -> Table:
@@ -283,6 +319,7 @@ TABLES: dict[str, Callable[[Figures], Table]] = {
     "latency": latency,
     "throughput": throughput,
     "loading": loading,
+    "openvino": openvino,
     "ratios": ratios,
     "peers": peers,
     "agreement": agreement,

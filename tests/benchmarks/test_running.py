@@ -146,28 +146,40 @@ def test_in_a_process_of_its_own(tmp_path):
 
 def test_loading_is_measured_apart_and_several_times(monkeypatch):
     """As seconds and memory of a process that does nothing else."""
-    jobs = [job("float"), job("damaged", "int", "other"), job("int", "int")]
+    engines = {"own": "onnxruntime", "other": "openvino"}
+    jobs = [
+        job("float"),
+        job("damaged", "int", "other"),
+        job("int", "int"),
+        job("float", engine="other"),
+    ]
     measured = [dataclasses.asdict(run) for run in measure(*jobs)]
+    jobs = [dataclasses.replace(one, engine=engines[one.engine]) for one in jobs]
     calls = []
 
     def apart(verb, given, *numbers):
-        calls.append(verb)
         if verb == "measure":
             return measured, 10**9
-        path = json.loads(given)["path"]
-        if path == "int" and calls.count("load") > 2:
+        found = json.loads(given)
+        calls.append((found["engine"], *numbers))
+        if found["path"] == "int" and len(calls) > 2:
             raise ProcessError("killed")
-        return 0.25, 1000 * calls.count("load")
+        return len(numbers), len(calls)
 
     monkeypatch.setattr(running, "_apart", apart)
-    good, damaged, killed = running.measure_apart(jobs, 1, 0.01, 2)
-    assert good.load == Spread(0.25, 0.25, 0.25, 2)
-    assert good.memory == Spread(1000, 2000, 3000, 2)
+    good, damaged, killed, caching = running.measure_apart(jobs, 1, 0.01, 2)
+    assert (good.load, good.memory) == (Spread(1, 1, 1, 2), Spread(1, 3.5, 6, 2))
+    assert good.cached_load is None
     assert (damaged.load, damaged.failed) == (None, measured[1]["failed"])
     assert (killed.latency, killed.failed) == (None, "killed")
+    # The first time with a cache is not counted.
+    assert caching.load == Spread(1, 1, 1, 2)
+    assert caching.cached_load == Spread(2, 2, 2, 2)
+    assert caching.cached_memory.count == 2
+    assert [len(numbers) for _, *numbers in calls] == [1, 1, 1, 2, 2, 1, 1, 1, 2]
 
 
 def test_loading_has_the_first_batch_in_it():
-    assert running.load(job("float"), 1, TABLE) >= SECONDS["float"]
+    assert running.load(job("float"), 1, None, TABLE) >= SECONDS["float"]
     with pytest.raises(ValueError, match="damaged"):
-        running.load(job("damaged"), 1, TABLE)
+        running.load(job("damaged"), 1, None, TABLE)

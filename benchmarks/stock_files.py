@@ -92,18 +92,22 @@ def _ai_edge_dynamic(source: Path, output: Path) -> None:
 
     model = quantizer.Quantizer(str(source))
     model.load_quantization_recipe(recipe.dynamic_wi8_afp32())
-    model.quantize().export_model(str(output))
+    model.quantize().export_model(str(output), overwrite=True)
 
 
 def _ai_edge_static(source: Path, output: Path) -> None:
-    """ai-edge-quantizer: int8 throughout."""
-    from ai_edge_quantizer import quantizer, recipe
+    """ai-edge-quantizer: int8 throughout; what goes in and comes out stays float32."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
     model = quantizer.Quantizer(str(source))
     model.load_quantization_recipe(recipe.static_wi8_ai8())
+    for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
+        model.update_quantization_recipe(
+            ".*", end, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+        )
     batches = [{"images": batch} for batch in _images()]
     ranges = model.calibrate({"serving_default": batches})
-    model.quantize(ranges).export_model(str(output))
+    model.quantize(ranges).export_model(str(output), overwrite=True)
 
 
 def _ir(source: Path, output: Path, *, compress: bool = False) -> None:

@@ -79,7 +79,8 @@ def finish(console: Console, found: Figures, directory: Path) -> int:
     """Prints figures and keeps them, in a file that is called by their date.
 
     Returns:
-      The exit code: 1 if something could not be measured.
+      The exit code: 1 if something could not be measured, unless that is what an engine
+      cannot do with another tool's file.
     """
     for sentence in report.SENTENCES.values():
         console.result(f"{sentence(found)}.")
@@ -93,7 +94,7 @@ def finish(console: Console, found: Figures, directory: Path) -> int:
     path = directory / f"{found.date.replace(':', '')}.json"
     figures.write(found, path)
     console.say(f"\nKept in {path}")
-    return 1 if found.failures else 0
+    return 0 if found.is_complete else 1
 
 
 def _columns(table: report.Table) -> list[Column]:

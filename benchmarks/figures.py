@@ -204,6 +204,14 @@ class Figures:
     everything: Everything | None = None
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all was measured, but for what engines cannot do with others' files."""
+        ours = [run.failed for run in self.runs if run.tool == IRV2]
+        made = [artifact.failed for artifact in self.artifacts]
+        whole = self.everything.failed if self.everything else None
+        return not any((*ours, *made, whole))
+
+    @property
     def failures(self) -> list[str]:
         """Says in words what could not be measured."""
         lines = [

@@ -130,6 +130,35 @@ def loading(figures: Figures) -> Table:
     return _by_engine(figures, "s", cell)
 
 
+def ours(figures: Figures) -> Table:
+    """Each of our files by each engine."""
+    bytes = {a.format: a.bytes for a in figures.artifacts if a.tool == IRV2}
+    order = list(FORMATS)
+    rows = []
+    for run in figures.runs:
+        if run.tool != IRV2 or not (run.latency and run.throughput):
+            continue
+        loaded = [_NONE, _NONE]
+        if run.load and run.memory:
+            loaded = [f"{run.load.median:.1f}", _megabytes(run.memory)]
+        taken = bytes.get(run.format)
+        rows.append(
+            [
+                *(run.format, run.engine),
+                _spread(run.latency, ".0f", factor=1000),
+                _spread(run.throughput, ".1f"),
+                _number(run.to_float32, ".2f"),
+                _number(run.cosine, ".4f"),
+                *loaded,
+                _NONE if taken is None else size(taken),
+            ]
+        )
+    columns = ["format", "engine", "ms", "images/s", "x float32", "cosine"]
+    columns += ["first image, s", "memory", "size"]
+    rows.sort(key=lambda row: order.index(row[0]) if row[0] in order else len(order))
+    return Table(columns, rows, names=2)
+
+
 def openvino(figures: Figures) -> Table:
     """Our files and OpenVINO's own form of them, read by OpenVINO."""
     bytes = {(a.format, a.tool): a.bytes for a in figures.artifacts}
@@ -320,6 +349,7 @@ TABLES: dict[str, Callable[[Figures], Table]] = {
     "throughput": throughput,
     "loading": loading,
     "openvino": openvino,
+    "ours": ours,
     "ratios": ratios,
     "peers": peers,
     "agreement": agreement,

@@ -211,7 +211,7 @@ class _Attempt:
             importlib.import_module(engine.library)
             self._runner: Runner = engine.load(Path(job.path), threads)
         except Exception as error:  # Each library has its own.
-            self._failed = _in_one_line(error)
+            self._failed = _in_one_line(error, Path(job.path))
 
     def take_turn(self, batch: np.ndarray, seconds: float) -> None:
         """Runs batches until the time is over; at least one."""
@@ -230,7 +230,7 @@ class _Attempt:
                 if now >= end:
                     return
         except Exception as error:
-            self._failed = _in_one_line(error)
+            self._failed = _in_one_line(error, Path(self.job.path))
 
     def run(self) -> Run:
         """Returns the figures, not compared with any others."""
@@ -245,8 +245,10 @@ class _Attempt:
         )
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _in_one_line(error: Exception, path: Path) -> str:
+    """What an error says, without the directory, which says nothing elsewhere."""
+    text = str(error).replace(str(path), path.name)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _compared(

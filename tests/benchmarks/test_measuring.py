@@ -221,6 +221,20 @@ def test_an_engine_that_fails_is_exit_code_1(run, ours, tmp_path, capfd):
     assert "fake by irv2, run by fake engine: no such op" in err
 
 
+def test_another_tools_file_that_an_engine_cannot_read_is_told(
+    run, ours, stock, tmp_path, capfd
+):
+    found = run(ours, stock, repeats=1)
+    mine, other = found.runs
+    found = dataclasses.replace(
+        found, runs=(mine, dataclasses.replace(other, failed="no such op"))
+    )
+    code, out, err = finished(found, tmp_path / "kept", capfd)
+    assert code == 0
+    assert "FAILED" in out
+    assert "fake by other tool, run by fake engine: no such op" in err
+
+
 def test_a_busy_machine_is_told(run, ours, tmp_path, capfd):
     found = run(ours, repeats=1)
     busy = dataclasses.replace(found.machine, busy=0.62)

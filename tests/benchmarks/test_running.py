@@ -108,6 +108,17 @@ def test_what_fails_is_a_result_and_the_rest_goes_on(failing, why):
     assert bad == failing.failed(why)
 
 
+def test_failures_name_the_file_alone(tmp_path):
+    path = tmp_path / "model.onnx"
+
+    def load(path, threads):
+        raise ValueError(f"cannot read {path}")
+
+    table = [Engine("own", "numpy", "numpy", lambda path: True, load)]
+    (run,) = running.measure([job(str(path))], 1, 0, table)
+    assert run.failed == "cannot read model.onnx"
+
+
 def test_they_take_turns():
     order = []
 

@@ -134,7 +134,12 @@ def _groups(paths: Mapping[Recipe, Path], engines: Sequence[Engine]) -> list[lis
 
 def _jobs(group: Mapping[Path, Recipe], engines: Sequence[Engine]) -> Iterator[Job]:
     float32 = next(
-        (r.row.name for r in group.values() if r.row.precision == _FLOAT32), None
+        (
+            r.row.name
+            for r in group.values()
+            if r.row.precision == _FLOAT32 and not r.row.needs_auxiliary_head
+        ),
+        None,
     )
     own = next(
         (e.name for e in engines if e.is_own and any(e.reads(path) for path in group)),
@@ -147,7 +152,8 @@ def _jobs(group: Mapping[Path, Recipe], engines: Sequence[Engine]) -> Iterator[J
                 format=recipe.row.name,
                 tool=recipe.tool,
                 engine=engine.name,
-                float32=float32,
+                # The auxiliary classifier is another network.
+                float32=None if recipe.row.needs_auxiliary_head else float32,
                 own_engine=own,
             )
 

@@ -25,6 +25,7 @@ from benchmarks.processes import ProcessError
 from benchmarks.running import measure as measure_here
 from exporters import exporting
 from exporters.command.console import Console
+from exporters.formats import FORMATS
 from exporters.network.tasks import CLASSIFICATION
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,27 @@ def test_everything(run, ours, failing):
     found = run(ours, repeats=1, everything=failing.make)
     assert found.everything.export is None
     assert len(found.failures) == 1
+
+
+def test_the_auxiliary_classifier_is_compared_with_nothing(tmp_path):
+    """It is another network; of the others, each is with the float32 file."""
+    rows = [FORMATS[name] for name in ("tflite-published", "tflite-float32")]
+    jobs = []
+
+    def run(found, threads, seconds, loads):
+        jobs.extend(found)
+        return [job.failed("not run") for job in found]
+
+    def made(row):
+        return lambda: Made(tmp_path / f"{row.name}.tflite", 1, 1, 1)
+
+    recipes = [Recipe(row, IRV2, made(row)) for row in rows]
+    engine = Engine("litert", "numpy", "numpy", lambda path: True, load)
+    measure(recipes, CLASSIFICATION, [engine], repeats=1, run=run)
+    assert [(job.format, job.float32) for job in jobs] == [
+        ("tflite-published", None),
+        ("tflite-float32", "tflite-float32"),
+    ]
 
 
 # What is shown and kept

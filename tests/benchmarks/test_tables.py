@@ -76,6 +76,19 @@ def test_figures_of_one_day_complete_each_other(history, figures):
     assert "| onnx-float32 | irv2 | 200 | 23 |" in text
 
 
+def test_the_auxiliary_classifier_is_no_choice(history, figures):
+    run = dataclasses.replace(
+        figures.runs[0],
+        format="tflite-published",
+        latency=figures_.Spread.of([0.001]),
+        throughput=figures_.Spread.of([1000]),
+    )
+    newer = dataclasses.replace(figures, runs=(run, *figures.runs))
+    figures_.write(newer, history / "a-machine" / "2026-11-24.json")
+    block = LATENCY.replace("latency", "choice")
+    assert "| float32 | onnx-float32" in tables.with_tables(block, history)
+
+
 def test_text_without_tables_stays(history):
     assert tables.with_tables("| a | b |\n", history) == "| a | b |\n"
 

@@ -1,9 +1,11 @@
 """`make bench`: every format, beside the stock tools, on every engine, in one run.
 
 Makes each artifact with a command of its own, whose whole process counts, with and
-without verifying it; runs the artifacts of a container in turn on all engines; prints
-tables, and keeps the figures as JSON. Stock tools: the tf2onnx command and TensorFlow's
-TFLite converter, both on our v5. For Linux.
+without verifying it; runs the artifacts of a container in turn on all engines; loads each
+in processes of its own; prints tables, and keeps the figures as JSON. Stock tools: the
+tf2onnx command and TensorFlow's TFLite converter, both on our v5; ONNX Runtime's tools,
+NNCF and ai-edge-quantizer on our float32 files; and OpenVINO's own form of our ONNX files.
+For Linux.
 """
 
 from __future__ import annotations
@@ -27,9 +29,7 @@ from exporters.command.show import Steps
 from exporters.command.tables import Cell, Column, Verdict
 from exporters.errors import UnknownFormatError
 from exporters.formats import Format, select
-from exporters.network.tasks import CLASSIFICATION
-
-_TASK = CLASSIFICATION
+from exporters.network.tasks import CLASSIFICATION, TASKS, Task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,9 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
-        rows = select(given.formats)
+        task = TASKS[given.task]
+        rows = [row for row in select(given.formats) if task in row.tasks]
         chosen = engines.installed(given.engines)
-        given.output.mkdir(parents=True, exist_ok=True)
+        for directory in filter(None, (given.output, given.artifacts)):
+            directory.mkdir(parents=True, exist_ok=True)
     except (UnknownFormatError, UnknownEngineError, OSError) as error:
         parser.error(str(error))
 
@@ -52,12 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tempfile.TemporaryDirectory(prefix="irv2-bench-") as name,
         Steps(console) as progress,
     ):
-        directory = Path(name)
+        directory = given.artifacts or Path(name)
+        recipes = list(_recipes(given.checkpoint, rows, task, directory, given.stock))
+        if given.artifacts:
+            recipes = [
+                exporting.kept(recipe, directory)
+                for recipe in recipes
+                if not recipe.is_verified
+            ]
         found = measure(
-            list(_recipes(given.checkpoint, rows, directory, given.stock)),
-            _TASK,
+            recipes,
+            task,
             chosen,
-            everything=everything if given.everything else None,
+            everything=everything if given.everything and not given.artifacts else None,
             repeats=given.repeats,
             threads=given.threads,
             seconds=given.seconds,
@@ -70,7 +79,8 @@ def finish(console: Console, found: Figures, directory: Path) -> int:
     """Prints figures and keeps them, in a file that is called by their date.
 
     Returns:
-      The exit code: 1 if something could not be measured.
+      The exit code: 1 if something could not be measured, unless that is what an engine
+      cannot do with another tool's file.
     """
     for sentence in report.SENTENCES.values():
         console.result(f"{sentence(found)}.")
@@ -84,7 +94,7 @@ def finish(console: Console, found: Figures, directory: Path) -> int:
     path = directory / f"{found.date.replace(':', '')}.json"
     figures.write(found, path)
     console.say(f"\nKept in {path}")
-    return 1 if found.failures else 0
+    return 0 if found.is_complete else 1
 
 
 def _columns(table: report.Table) -> list[Column]:
@@ -99,23 +109,24 @@ def _cells(row: Sequence[str]) -> list[Cell]:
 
 
 def _recipes(
-    checkpoint: Path, rows: Sequence[Format], directory: Path, has_stock: bool
+    checkpoint: Path,
+    rows: Sequence[Format],
+    task: Task,
+    directory: Path,
+    has_stock: bool,
 ) -> Iterator[Recipe]:
     @functools.cache
-    def saved_model() -> Path:
-        options = ["--formats", "v5", "--tasks", _TASK.name, "--no-verify"]
+    def source(format: str) -> Path:
+        options = ["--formats", format, "--tasks", task.name, "--no-verify"]
         return exporting.export(checkpoint, directory / "source", *options).path
 
     for row in rows:
         for is_verified in (False, True):
             yield exporting.ours(
-                checkpoint, row, _TASK, directory, is_verified=is_verified
+                checkpoint, row, task, directory, is_verified=is_verified
             )
         if has_stock:
-            path = directory / f"stock-{row.name}{row.container.suffix}"
-            recipe = exporting.stock(row, saved_model, path)
-            if recipe:
-                yield recipe
+            yield from exporting.stock(row, source, directory)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,7 +143,19 @@ def _parser() -> argparse.ArgumentParser:
         help="directory to keep figures in; default: build/benchmarks",
     )
     parser.add_argument(
+        "--artifacts",
+        type=Path,
+        help="directory to keep artifacts in, where those that are there are not made "
+        "again; what making takes is not measured then",
+    )
+    parser.add_argument(
         "--formats", type=_names, help="comma-separated; default: all of `irv2 list`"
+    )
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        default=CLASSIFICATION.name,
+        help=f"what artifacts are made for; default: {CLASSIFICATION.name}",
     )
     parser.add_argument(
         "--engines",
@@ -147,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         "--repeats",
         type=count,
         default=3,
-        help="how often each artifact is made; default: 3",
+        help="how often each artifact is made, and loaded; default: 3",
     )
     parser.add_argument(
         "--seconds",

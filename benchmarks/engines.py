@@ -44,6 +44,8 @@ class Engine:
       reads: whether it reads the artifact at a path.
       load: loads the artifact at a path, for a number of threads.
       is_own: whether the container of what it reads was made for it.
+      load_cached: loads it as users do who let the engine keep what it has compiled, in
+        a directory; None if it keeps nothing.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Engine:
     reads: Callable[[Path], bool]
     load: Callable[[Path, int], Runner]
     is_own: bool = True
+    load_cached: Callable[[Path, int, Path], Runner] | None = None
 
     @property
     def version(self) -> str | None:
@@ -149,6 +152,20 @@ def _openvino(**properties: str) -> Callable[[Path, int], Runner]:
     return load
 
 
+def _openvino_cached(**properties: str) -> Callable[[Path, int, Path], Runner]:
+    """Returns what has OpenVINO compile a file as it is, and keep that."""
+
+    def load(path: Path, threads: int, cache: Path) -> Runner:
+        import openvino
+
+        given = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+        given |= {"CACHE_DIR": str(cache), **properties}
+        model = openvino.Core().compile_model(path, "CPU", given)
+        return lambda images: model(images)[0]
+
+    return load
+
+
 def _load_saved_model(path: Path, threads: int) -> Runner:
     import tensorflow as tf
 
@@ -206,16 +223,18 @@ ENGINES = (
         OPENVINO.name,
         OPENVINO.module,
         OPENVINO.distribution,
-        _has_suffix(".onnx", ".tflite"),
+        _has_suffix(".onnx", ".tflite", ".xml"),
         _openvino(),
         is_own=False,
+        load_cached=_openvino_cached(),
     ),
     Engine(
         "openvino-float32",
         OPENVINO.module,
         OPENVINO.distribution,
-        _has_suffix(".onnx", ".tflite"),
+        _has_suffix(".onnx", ".tflite", ".xml"),
         _openvino(**FLOAT32),
         is_own=False,
+        load_cached=_openvino_cached(**FLOAT32),
     ),
 )

@@ -89,13 +89,20 @@ class Run:
       format: name of the artifact's format.
       tool: that made it.
       engine: that ran it, a name of `benchmarks.engines`.
-      load: seconds to load it, the engine's library not included.
+      load: seconds to load it, the engine's library not included, each time in a process
+        of its own.
+      memory: largest resident memory, in bytes, of a process that loads it and runs a
+        batch of 1.
+      cached_load: the same where the engine has kept what it compiled; None where it
+        does not do so.
+      cached_memory: likewise.
       latency: seconds for a batch of 1.
       throughput: images per second, in batches of 8.
       to_float32: median latency relative to our float32 file of the same container, by
         the same engine.
       to_own_engine: the same relative to this file by the engine of its container.
-      to_stock: the same relative to the other tool's file, by the same engine.
+      to_ours: the same relative to our file of the same format, by the same engine;
+        None for ours.
       cosine: smallest cosine of an image's output with that of our float32 file by the
         engine of its container.
       failed: why there are no figures, None if there are.
@@ -104,12 +111,15 @@ class Run:
     format: str
     tool: str
     engine: str
-    load: float | None = None
+    load: Spread | None = None
+    memory: Spread | None = None
+    cached_load: Spread | None = None
+    cached_memory: Spread | None = None
     latency: Spread | None = None
     throughput: Spread | None = None
     to_float32: float | None = None
     to_own_engine: float | None = None
-    to_stock: float | None = None
+    to_ours: float | None = None
     cosine: float | None = None
     failed: str | None = None
 
@@ -153,7 +163,7 @@ class Machine:
     Attributes:
       processor: its name.
       flags: those of its instructions that matter for networks, of "avx2", "avx512",
-        "vnni" and "amx".
+        "vnni", "bfloat16" and "amx".
       cores: how many the process may use.
       busy: share of the processors' time that others took just before.
     """
@@ -194,6 +204,14 @@ class Figures:
     everything: Everything | None = None
 
     @property
+    def is_complete(self) -> bool:
+        """Whether all was measured, but for what engines cannot do with others' files."""
+        ours = [run.failed for run in self.runs if run.tool == IRV2]
+        made = [artifact.failed for artifact in self.artifacts]
+        whole = self.everything.failed if self.everything else None
+        return not any((*ours, *made, whole))
+
+    @property
     def failures(self) -> list[str]:
         """Says in words what could not be measured."""
         lines = [
@@ -207,6 +225,35 @@ class Figures:
         if self.everything and self.everything.failed:
             lines.append(f"all formats with one command: {self.everything.failed}")
         return lines
+
+
+def completed(newer: Figures, older: Figures) -> Figures:
+    """Returns figures with those of an earlier run for what they lack.
+
+    They stay as they are where both do not go together: each is of another day, of
+    another machine, or of other versions or threads.
+    """
+    if _circumstances(newer) != _circumstances(older) or any(
+        older.versions.get(name, version) != version
+        for name, version in newer.versions.items()
+    ):
+        return newer
+    artifacts = {(a.format, a.tool): a for a in (*older.artifacts, *newer.artifacts)}
+    runs = {
+        (run.format, run.tool, run.engine): run for run in (*older.runs, *newer.runs)
+    }
+    return dataclasses.replace(
+        newer,
+        versions={**older.versions, **newer.versions},
+        artifacts=tuple(artifacts.values()),
+        runs=tuple(runs.values()),
+        everything=newer.everything or older.everything,
+    )
+
+
+def _circumstances(figures: Figures) -> tuple[object, ...]:
+    machine = dataclasses.replace(figures.machine, busy=0)
+    return figures.date[:10], machine, figures.threads, figures.task
 
 
 def write(figures: Figures, path: Path) -> None:

@@ -29,7 +29,7 @@ def measure(
     repeats: int = 3,
     threads: int = 2,
     seconds: float = 6,
-    run: Callable[[Sequence[Job], int, float], Sequence[Run]] = measure_apart,
+    run: Callable[[Sequence[Job], int, float, int], Sequence[Run]] = measure_apart,
     progress: Progress = silent,
 ) -> Figures:
     """Measures making artifacts, and running them.
@@ -39,7 +39,7 @@ def measure(
       task: what all of them are for.
       engines: to run them with, as far as they read them.
       everything: exports all formats of all tasks; None to leave that out.
-      repeats: how often each artifact is made.
+      repeats: how often each artifact is made, and loaded.
       threads: that each engine may use.
       seconds: to spend on each artifact, engine and size of batch.
       run: measures artifacts that are compared with each other.
@@ -70,7 +70,7 @@ def measure(
     for jobs in _groups({r: m[-1].path for r, m in made.items() if m}, engines):
         names = ", ".join(dict.fromkeys(job.format for job in jobs))
         progress(Step(f"run {names}"))
-        runs += run(jobs, threads, seconds)
+        runs += run(jobs, threads, seconds, repeats)
     return Figures(
         date=date,
         machine=machine,
@@ -91,7 +91,8 @@ def _make(
     failed: dict[Recipe, str] = {}
     for turn in range(1, repeats + 1):
         for recipe in recipes:
-            if recipe in failed:
+            before = made[recipe]
+            if recipe in failed or (before and before[-1].seconds is None):
                 continue
             verb = "make and verify" if recipe.is_verified else "make"
             name = f"{verb} {recipe.row.name} by {recipe.tool}"
@@ -133,21 +134,27 @@ def _groups(paths: Mapping[Recipe, Path], engines: Sequence[Engine]) -> list[lis
 
 def _jobs(group: Mapping[Path, Recipe], engines: Sequence[Engine]) -> Iterator[Job]:
     float32 = next(
-        (r.row.name for r in group.values() if r.row.precision == _FLOAT32), None
+        (
+            r.row.name
+            for r in group.values()
+            if r.row.precision == _FLOAT32 and not r.row.needs_auxiliary_head
+        ),
+        None,
     )
-    stock = {r.row.name: r.tool for r in group.values() if r.tool != IRV2}
+    own = next(
+        (e.name for e in engines if e.is_own and any(e.reads(path) for path in group)),
+        None,
+    )
     for path, recipe in group.items():
-        readers = [engine for engine in engines if engine.reads(path)]
-        own = next((engine.name for engine in readers if engine.is_own), None)
-        for engine in readers:
+        for engine in [engine for engine in engines if engine.reads(path)]:
             yield Job(
                 path=str(path),
                 format=recipe.row.name,
                 tool=recipe.tool,
                 engine=engine.name,
-                float32=float32,
+                # The auxiliary classifier is another network.
+                float32=None if recipe.row.needs_auxiliary_head else float32,
                 own_engine=own,
-                stock=stock.get(recipe.row.name),
             )
 
 

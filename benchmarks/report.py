@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from benchmarks.engines import ENGINES
-from benchmarks.figures import Agreement, Figures, Process, Run, Spread
+from benchmarks.exporting import IR
+from benchmarks.figures import IRV2, Agreement, Figures, Machine, Process, Run, Spread
 from exporters.command.units import counted, duration, size
+from exporters.engines import OPENVINO
+from exporters.formats import FORMATS
 from exporters.network.tasks import TASKS
 
 FAILED = "FAILED"
@@ -116,10 +119,157 @@ def _by_engine(figures: Figures, unit: str, cell: Callable[[Run], str]) -> Table
     )
 
 
+def loading(figures: Figures) -> Table:
+    """Seconds until a first image is through, and the largest memory so far."""
+
+    def cell(run: Run) -> str:
+        if run.load is None or run.memory is None:
+            return _NONE
+        return f"{run.load.median:.1f}, {size(round(run.memory.median))}"
+
+    return _by_engine(figures, "s", cell)
+
+
+def ours(figures: Figures) -> Table:
+    """Each of our files by each engine."""
+    bytes = {a.format: a.bytes for a in figures.artifacts if a.tool == IRV2}
+    order = list(FORMATS)
+    rows = []
+    for run in figures.runs:
+        if run.tool != IRV2 or not (run.latency and run.throughput):
+            continue
+        loaded = [_NONE, _NONE]
+        if run.load and run.memory:
+            loaded = [f"{run.load.median:.1f}", _megabytes(run.memory)]
+        taken = bytes.get(run.format)
+        rows.append(
+            [
+                *(run.format, run.engine),
+                _spread(run.latency, ".0f", factor=1000),
+                _spread(run.throughput, ".1f"),
+                _number(run.to_float32, ".2f"),
+                _number(run.cosine, ".4f"),
+                *loaded,
+                _NONE if taken is None else size(taken),
+            ]
+        )
+    columns = ["format", "engine", "ms", "images/s", "x float32", "cosine"]
+    columns += ["first image, s", "memory", "size"]
+    rows.sort(key=lambda row: order.index(row[0]) if row[0] in order else len(order))
+    return Table(columns, rows, names=2)
+
+
+def openvino(figures: Figures) -> Table:
+    """Our files and OpenVINO's own form of them, read by OpenVINO."""
+    bytes = {(a.format, a.tool): a.bytes for a in figures.artifacts}
+    formats = {run.format for run in figures.runs if run.tool == IR}
+    rows = []
+    for run in figures.runs:
+        if (
+            run.format not in formats
+            or run.tool not in (IRV2, IR)
+            or not run.engine.startswith(OPENVINO.name)
+            or not (run.latency and run.throughput and run.load and run.memory)
+        ):
+            continue
+        taken = bytes.get((run.format, run.tool))
+        cached = [_NONE, _NONE]
+        if run.cached_load and run.cached_memory:
+            cached = [_spread(run.cached_load, ".1f"), _megabytes(run.cached_memory)]
+        rows.append(
+            [
+                *(run.format, run.engine, "ONNX" if run.tool == IRV2 else "IR"),
+                _NONE if taken is None else size(taken),
+                _spread(run.latency, ".0f", factor=1000),
+                f"{run.throughput.median:.1f}",
+                *(_spread(run.load, ".1f"), _megabytes(run.memory), *cached),
+            ]
+        )
+    columns = ["format", "engine", "read as", "size", "ms", "images/s"]
+    columns += ["load, s", "memory", "load again, s", "memory"]
+    return Table(columns, sorted(rows, key=lambda row: (row[0], row[1])), names=3)
+
+
+def _megabytes(spread: Spread) -> str:
+    return size(round(spread.median))
+
+
+def choice(figures: Figures) -> Table:
+    """The fastest of our files and engines, by the numbers that are computed in."""
+    rows = []
+    ours = [
+        run
+        for run in figures.runs
+        if run.tool == IRV2 and not run.failed and not _is_another_network(run)
+    ]
+    for numbers in _NUMBERS:
+        runs = [run for run in ours if _numbers(run, figures.machine) == numbers]
+        latencies = [(run.latency.median, run) for run in runs if run.latency]
+        throughputs = [(-run.throughput.median, run) for run in runs if run.throughput]
+        if not latencies or not throughputs:
+            continue
+        taken, soon = min(latencies, key=_first)
+        rate, many = min(throughputs, key=_first)
+        rows.append(
+            [
+                numbers,
+                *(f"{soon.format}, {soon.engine}", f"{1000 * taken:.0f}"),
+                *(f"{many.format}, {many.engine}", f"{-rate:.1f}"),
+            ]
+        )
+    columns = ["numbers", "one image: file, engine", "ms"]
+    columns += ["batches of 8: file, engine", "images/s"]
+    return Table(columns, rows)
+
+
+_NUMBERS = ("float32", "bfloat16", "float16", "int8")
+
+
+def _is_another_network(run: Run) -> bool:
+    """Whether it is the auxiliary classifier, which is smaller."""
+    return run.format in FORMATS and FORMATS[run.format].needs_auxiliary_head
+
+
+def _first(pair: tuple[float, Run]) -> float:
+    return pair[0]
+
+
+def _numbers(run: Run, machine: Machine) -> str:
+    """The numbers in which most of a network is stored or computed, the coarser ones."""
+    precision = FORMATS[run.format].precision if run.format in FORMATS else None
+    coarsest = precision.weights if precision else "float32"
+    is_free = run.engine == OPENVINO.name  # To compute in what it likes.
+    if is_free and "bfloat16" in machine.flags and coarsest != "int8":
+        return "bfloat16"
+    return coarsest
+
+
+def peers(figures: Figures) -> Table:
+    """Other tools' files of the same format beside ours, by the same engine."""
+    ours = {(run.format, run.engine): run for run in figures.runs if run.tool == IRV2}
+    rows = []
+    for run in figures.runs:
+        mine = ours.get((run.format, run.engine))
+        if run.tool == IRV2 or run.latency is None or mine is None or not mine.latency:
+            continue
+        rows.append(
+            [
+                *(run.format, run.engine, run.tool),
+                _spread(run.latency, ".0f", factor=1000),
+                _spread(mine.latency, ".0f", factor=1000),
+                _number(run.to_ours, ".2f"),
+                _number(run.cosine, ".4f"),
+                _number(mine.cosine, ".4f"),
+            ]
+        )
+    columns = ["format", "engine", "made by", "ms", "ours, ms", "x ours"]
+    return Table([*columns, "cosine", "ours"], rows, names=3)
+
+
 def ratios(figures: Figures) -> Table:
     """How long one image takes beside others, and how far an engine's outputs go."""
     columns = ["format", "made by", "engine"]
-    columns += ["x float32", "x own engine", "x stock tool", "cosine"]
+    columns += ["x float32", "x own engine", "x ours", "cosine"]
     return Table(
         columns,
         [
@@ -129,7 +279,7 @@ def ratios(figures: Figures) -> Table:
                 run.engine,
                 _number(run.to_float32, ".2f"),
                 _number(run.to_own_engine, ".2f"),
-                _number(run.to_stock, ".2f"),
+                _number(run.to_ours, ".2f"),
                 _number(run.cosine, ".4f"),
             ]
             for run in figures.runs
@@ -203,9 +353,14 @@ def _number(value: float | None, form: str) -> str:
 TABLES: dict[str, Callable[[Figures], Table]] = {
     "making": making,
     "parts": parts,
+    "choice": choice,
     "latency": latency,
     "throughput": throughput,
+    "loading": loading,
+    "openvino": openvino,
+    "ours": ours,
     "ratios": ratios,
+    "peers": peers,
     "agreement": agreement,
 }
 SENTENCES: dict[str, Callable[[Figures], str]] = {

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,6 @@ class Job:
       engine: name of the engine.
       float32: name of the float32 format of its container, None if there is none.
       own_engine: name of the engine of its container, None if that is not there.
-      stock: the other tool that makes this format, None if there is none.
     """
 
     path: str
@@ -49,7 +49,6 @@ class Job:
     engine: str
     float32: str | None
     own_engine: str | None
-    stock: str | None
 
     def key(self, **other: str | None) -> Key:
         """What sets it, or another one that differs from it so, apart from the rest."""
@@ -61,17 +60,108 @@ class Job:
         return Run(self.format, self.tool, self.engine, failed=why)
 
 
-def measure_apart(jobs: Sequence[Job], threads: int, seconds: float) -> list[Run]:
-    """Does what `measure` does in a process of its own."""
+def measure_apart(
+    jobs: Sequence[Job], threads: int, seconds: float, loads: int
+) -> list[Run]:
+    """Does what `measure` does in a process of its own, and `load` in several.
+
+    Args:
+      jobs: what is to be compared.
+      threads: how many each engine may use.
+      seconds: to spend on each job and size of batch, over all turns.
+      loads: how often each is loaded.
+    """
+    given = json.dumps([dataclasses.asdict(job) for job in jobs])
+    try:
+        found, _ = _apart("measure", given, str(threads), str(seconds))
+    except processes.ProcessError as error:
+        return [job.failed(str(error)) for job in jobs]
+    runs: list[Run] = list(parse(tuple[Run, ...], found))
     with tempfile.TemporaryDirectory(prefix="irv2-bench-") as directory:
-        result = Path(directory) / "runs.json"
-        given = json.dumps([dataclasses.asdict(job) for job in jobs])
-        program = [sys.executable, "-m", "benchmarks.running"]
+        loader = _Loader(threads, Path(directory))
+        for _ in range(loads):
+            for index, (job, run) in enumerate(zip(jobs, runs)):
+                if not run.failed:
+                    runs[index] = loader.loaded(job, run)
+    return runs
+
+
+class _Loader:
+    """Loads artifacts in processes of their own."""
+
+    def __init__(self, threads: int, caches: Path) -> None:
+        """Begins.
+
+        Args:
+          threads: how many each engine may use.
+          caches: directory for what engines keep.
+        """
+        self._threads, self._caches = threads, caches
+        self._found: dict[tuple[Key, bool], list[tuple[float, int]]] = {}
+
+    def loaded(self, job: Job, run: Run) -> Run:
+        """Loads once more; returns the run with all that was found so far."""
         try:
-            processes.run([*program, given, str(threads), str(seconds), str(result)])
+            load, memory = self._once(job, is_cached=False)
+            run = dataclasses.replace(run, load=load, memory=memory)
+            if _engine(job, ENGINES).load_cached:
+                load, memory = self._once(job, is_cached=True)
+                run = dataclasses.replace(run, cached_load=load, cached_memory=memory)
         except processes.ProcessError as error:
-            return [job.failed(str(error)) for job in jobs]
-        return list(parse(tuple[Run, ...], files.read_json(result)))
+            return job.failed(str(error))
+        return run
+
+    def _once(self, job: Job, *, is_cached: bool) -> tuple[Spread, Spread]:
+        key = job.key(), is_cached
+        given = json.dumps(dataclasses.asdict(job)), str(self._threads)
+        cache = [str(self._caches / " ".join(map(str, job.key())))] if is_cached else []
+        if is_cached and key not in self._found:
+            _apart("load", *given, *cache)  # Fills it.
+        self._found.setdefault(key, []).append(_apart("load", *given, *cache))
+        times, sizes = zip(*self._found[key])
+        return Spread.of(times), Spread.of(sizes)
+
+
+def _apart(*arguments: str) -> tuple[Any, int]:
+    """Runs this module as a program.
+
+    Returns:
+      What it found, and its largest resident memory in bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="irv2-bench-") as directory:
+        result = Path(directory) / "found.json"
+        program = [sys.executable, "-m", "benchmarks.running"]
+        ended = processes.run([*program, *arguments, str(result)])
+        return files.read_json(result), ended.memory
+
+
+def load(
+    job: Job, threads: int, cache: Path | None, table: Sequence[Engine] = ENGINES
+) -> float:
+    """Returns the seconds to load an artifact and run it for the first time.
+
+    The engine's library is there already. It may compile when it is loaded, or only now.
+
+    Args:
+      job: the artifact, and its engine.
+      threads: how many that may use.
+      cache: directory where it keeps what it compiles; None if it is not to do so.
+      table: the engines.
+    """
+    engine = _engine(job, table)
+    importlib.import_module(engine.library)
+    batch = images.generate(1, *IMAGE_SIZE, seed=4)
+    start = time.monotonic()
+    if cache:
+        assert engine.load_cached
+        engine.load_cached(Path(job.path), threads, cache)(batch)
+    else:
+        engine.load(Path(job.path), threads)(batch)
+    return time.monotonic() - start
+
+
+def _engine(job: Job, table: Sequence[Engine]) -> Engine:
+    return next(engine for engine in table if engine.name == job.engine)
 
 
 def measure(
@@ -116,14 +206,12 @@ class _Attempt:
         self.outputs: np.ndarray | None = None
         self._failed: str | None = None
         self._seconds: dict[int, list[float]] = {}
-        engine = next(engine for engine in table if engine.name == job.engine)
+        engine = _engine(job, table)
         try:
             importlib.import_module(engine.library)
-            start = time.monotonic()
             self._runner: Runner = engine.load(Path(job.path), threads)
-            self._load = time.monotonic() - start
         except Exception as error:  # Each library has its own.
-            self._failed = _in_one_line(error)
+            self._failed = _in_one_line(error, Path(job.path))
 
     def take_turn(self, batch: np.ndarray, seconds: float) -> None:
         """Runs batches until the time is over; at least one."""
@@ -142,7 +230,7 @@ class _Attempt:
                 if now >= end:
                     return
         except Exception as error:
-            self._failed = _in_one_line(error)
+            self._failed = _in_one_line(error, Path(self.job.path))
 
     def run(self) -> Run:
         """Returns the figures, not compared with any others."""
@@ -152,14 +240,15 @@ class _Attempt:
             self.job.format,
             self.job.tool,
             self.job.engine,
-            load=self._load,
             latency=Spread.of(self._seconds[1]),
             throughput=Spread.of([_BATCH / taken for taken in self._seconds[_BATCH]]),
         )
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _in_one_line(error: Exception, path: Path) -> str:
+    """What an error says, without the directory, which says nothing elsewhere."""
+    text = str(error).replace(str(path), path.name)
+    return " ".join(text.split()) or type(error).__name__
 
 
 def _compared(
@@ -179,7 +268,7 @@ def _compared(
         run,
         to_float32=ratio(format=job.float32, tool=IRV2),
         to_own_engine=ratio(engine=job.own_engine),
-        to_stock=ratio(tool=job.stock),
+        to_ours=ratio(tool=IRV2),
         cosine=_least_cosine(outputs.get(expected), outputs[job.key()]),
     )
 
@@ -201,10 +290,18 @@ def _least_cosine(
 
 def main() -> None:
     """The program that `measure_apart` starts."""
-    given, threads, seconds, result = sys.argv[1:]
-    jobs = [Job(**job) for job in json.loads(given)]
-    runs = measure(jobs, int(threads), float(seconds))
-    files.write_json(Path(result), [dataclasses.asdict(run) for run in runs])
+    verb, given, *numbers, result = sys.argv[1:]
+    found: Any
+    if verb == "measure":
+        threads, seconds = numbers
+        jobs = [Job(**job) for job in json.loads(given)]
+        runs = measure(jobs, int(threads), float(seconds))
+        found = [dataclasses.asdict(run) for run in runs]
+    else:
+        threads, *cache = numbers
+        job = Job(**json.loads(given))
+        found = load(job, int(threads), Path(cache[0]) if cache else None)
+    files.write_json(Path(result), found)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ Each is between two comments that name it, and the machine it was measured on:
     <!-- benchmarks: latency, xeon-amx -->
     <!-- /benchmarks -->
 
-Figures are taken from the newest file of their kind in benchmarks/history/MACHINE/.
+Figures are taken from the newest file of their kind in benchmarks/history/MACHINE/; what is
+not in it from those before, if they are of the same day, machine, versions and threads.
 """
 
 from __future__ import annotations
@@ -39,10 +40,17 @@ class _Kind:
     read: Callable[[Path], Any]
     tables: Mapping[str, Callable[[Any], report.Table]]
     sentences: Mapping[str, Callable[[Any], str]]
+    completed: Callable[[Any, Any], Any] = lambda newer, older: newer
 
 
 _KINDS = (
-    _Kind("[0-9]*.json", figures.read, report.TABLES, report.SENTENCES),
+    _Kind(
+        "[0-9]*.json",
+        figures.read,
+        report.TABLES,
+        report.SENTENCES,
+        figures.completed,
+    ),
     _Kind(
         f"{quantizing.PREFIX}*.json",
         quantizing.read,
@@ -126,13 +134,16 @@ def _block(block: re.Match[str], history: Path) -> str:
 
 def _newest(machine: str, history: Path, kind: _Kind) -> Any:
     """Returns the newest figures of a machine."""
-    files = sorted((history / machine).glob(kind.files))
+    files = sorted((history / machine).glob(kind.files), reverse=True)
     if not files:
         raise TablesError(f"there are no figures in {history / machine}")
     try:
-        return kind.read(files[-1])
+        newest, *others = map(kind.read, files)
     except ValueError as error:
         raise TablesError(str(error)) from error
+    for older in others:
+        newest = kind.completed(newest, older)
+    return newest
 
 
 def markdown(table: report.Table) -> str:

@@ -13,6 +13,7 @@ _INSTRUCTIONS = {
     "avx2": {"avx2"},
     "avx512": {"avx512f"},
     "vnni": {"avx_vnni", "avx512_vnni"},
+    "bfloat16": {"avx512_bf16", "amx_bf16"},
     "amx": {"amx_int8", "amx_bf16"},
 }
 """What we call instructions -> what Linux does."""

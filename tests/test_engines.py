@@ -17,6 +17,7 @@ from exporters.evaluation.evaluating import evaluate
 from exporters.evaluation.features import features
 from exporters.formats import FORMATS, open_artifact
 from exporters.network.tasks import TASKS
+from exporters.processor import this_processor
 from exporters.verification import verify
 
 CHECKPOINT = small_build.checkpoint()
@@ -84,6 +85,17 @@ def test_float32_is_computed_in_float32(small, format):
     compiled = OpenVino(path, shape=(1, *small_build.IMAGE_SIZE, 3))._compiled
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert compare(path).main.relative_error < 1e-5
+
+
+def test_bfloat16_would_be_seen(small):
+    """What OpenVINO takes if it is not asked for float32, where there is bfloat16."""
+    if "bfloat16" not in this_processor().instructions:
+        pytest.skip("this processor has no bfloat16")
+    path = small("onnx-float32")
+    exact, free = OpenVino(path), OpenVino(path, {})
+    pixels = images.generate(2, *small_build.IMAGE_SIZE, seed=4)
+    (expected,), (found,) = exact(pixels), free(pixels)
+    assert np.abs(found - expected).max() > 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("format", ["onnx-float32", "tflite-int8"])

@@ -51,6 +51,20 @@ def test_files(engine, small):
         assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(
+    "engine",
+    [engine for engine in engines.ENGINES if engine.load_cached],
+    ids=lambda engine: engine.name,
+)
+def test_what_was_compiled_is_kept(engine, small, tmp_path):
+    pytest.importorskip(engine.library)
+    expected = engine.load(small, 1)(BATCHES[0])
+    for _ in range(2):
+        run = engine.load_cached(small, 1, tmp_path / "cache")
+        np.testing.assert_allclose(run(BATCHES[0]), expected, atol=1e-3)
+        assert list((tmp_path / "cache").iterdir())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, format, task",

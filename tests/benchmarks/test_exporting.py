@@ -62,11 +62,36 @@ def test_an_export_of_everything_that_is_verified(command, tmp_path):
 
 
 def test_formats_that_stock_tools_make_too(tmp_path):
-    recipes = [exporting.stock(row, Path, tmp_path) for row in FORMATS.values()]
-    assert {recipe.row.name: recipe.tool for recipe in recipes if recipe} == {
-        "onnx-float32": "tf2onnx",
-        "tflite-float32": "TensorFlow's converter",
-        "tflite-float16": "TensorFlow's converter",
-        "tflite-dynamic-int8": "TensorFlow's converter",
-        "tflite-int8": "TensorFlow's converter",
+    found = {
+        name: [recipe.tool for recipe in exporting.stock(row, Path, tmp_path)]
+        for name, row in FORMATS.items()
     }
+    assert {name: tools for name, tools in found.items() if tools} == {
+        "onnx-float32": ["tf2onnx", "OpenVINO's IR"],
+        "onnx-float16": ["ONNX Runtime's tools", "OpenVINO's IR"],
+        "onnx-int8": ["ONNX Runtime's tools", "NNCF", "NNCF, IR", "OpenVINO's IR"],
+        "tflite-float32": ["TensorFlow's converter"],
+        "tflite-float16": ["TensorFlow's converter"],
+        "tflite-dynamic-int8": ["TensorFlow's converter", "ai-edge-quantizer"],
+        "tflite-int8": ["TensorFlow's converter", "ai-edge-quantizer"],
+    }
+
+
+def test_a_stock_tool_starts_from_a_file_of_ours(tmp_path, monkeypatch):
+    """Its size is that of all it writes: OpenVINO's numbers are in a second file."""
+
+    def run(command):
+        arguments = dict(zip(command[3::2], command[4::2]))
+        assert arguments["--source"] == "onnx-int8.file"
+        path = Path(arguments["--output"])
+        path.write_bytes(b"12")
+        path.with_suffix(".bin").write_bytes(b"345")
+        return Finished(3.5, 10**9, "")
+
+    monkeypatch.setattr(processes, "run", run)
+    recipes = exporting.stock(
+        FORMATS["onnx-int8"], lambda name: Path(f"{name}.file"), tmp_path
+    )
+    made = list(recipes)[-1].make()
+    assert (made.path.suffix, made.bytes) == (".xml", 5)
+    assert (made.seconds, made.memory) == (3.5, 10**9)

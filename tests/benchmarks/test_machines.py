@@ -7,7 +7,7 @@ from benchmarks import machines
 CPUINFO = """\
 processor\t: 0
 model name\t: A processor
-flags\t\t: fpu avx2 avx512f avx512_vnni amx_tile amx_int8
+flags\t\t: fpu avx2 avx512f avx512_vnni amx_tile amx_int8 avx512_bf16
 
 processor\t: 1
 model name\t: A processor
@@ -25,7 +25,7 @@ def proc(tmp_path):
 def test_name_and_instructions(proc):
     found = machines.this_machine(proc, seconds=0)
     assert found.processor == "A processor"
-    assert found.flags == ("avx2", "avx512", "vnni", "amx")
+    assert found.flags == ("avx2", "avx512", "vnni", "bfloat16", "amx")
 
 
 def test_instructions_that_are_missing_are_not_named(proc):

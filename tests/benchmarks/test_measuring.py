@@ -14,6 +14,7 @@ import fake_format
 import numpy as np
 import pytest
 
+from benchmarks import exporting as exporting_
 from benchmarks import machines
 from benchmarks.__main__ import finish, main
 from benchmarks.engines import Engine
@@ -24,6 +25,7 @@ from benchmarks.processes import ProcessError
 from benchmarks.running import measure as measure_here
 from exporters import exporting
 from exporters.command.console import Console
+from exporters.formats import FORMATS
 from exporters.network.tasks import CLASSIFICATION
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +83,9 @@ def run(monkeypatch):
             **{
                 "threads": 1,
                 "seconds": 0.01,
-                "run": functools.partial(measure_here, table=ENGINES),
+                "run": lambda jobs, threads, seconds, loads: measure_here(
+                    jobs, threads, seconds, ENGINES
+                ),
                 **options,
             },
         )
@@ -132,7 +136,7 @@ def test_every_artifact_is_run_by_the_engines_that_read_it(run, ours, verified, 
         ("fake", STOCK, "fake engine"),
     ]
     assert all(r.latency.count >= 5 for r in runs)
-    assert runs[0].to_stock > 0
+    assert runs[1].to_ours > 0
 
 
 def test_machine_date_threads_and_versions_are_kept(run, ours):
@@ -153,12 +157,44 @@ def test_what_fails_is_not_tried_again_and_does_not_end_the_rest(run, failing, o
     assert [r.tool for r in found.runs] == [IRV2]
 
 
+def test_artifacts_that_are_kept_are_made_once(run, ours, tmp_path):
+    way = exporting_.kept(ours, tmp_path)
+    for _ in range(2):
+        found = run(way, repeats=3)
+        (artifact,) = found.artifacts
+        assert (artifact.export, artifact.failed) == (None, None)
+        assert artifact.bytes > 100
+        assert found.runs[0].latency and found.failures == []
+    assert ours.make.times == 1
+
+
 def test_everything(run, ours, failing):
     found = run(ours, repeats=1, everything=ours.make)
     assert found.everything.export.seconds.count == 1
     found = run(ours, repeats=1, everything=failing.make)
     assert found.everything.export is None
     assert len(found.failures) == 1
+
+
+def test_the_auxiliary_classifier_is_compared_with_nothing(tmp_path):
+    """It is another network; of the others, each is with the float32 file."""
+    rows = [FORMATS[name] for name in ("tflite-published", "tflite-float32")]
+    jobs = []
+
+    def run(found, threads, seconds, loads):
+        jobs.extend(found)
+        return [job.failed("not run") for job in found]
+
+    def made(row):
+        return lambda: Made(tmp_path / f"{row.name}.tflite", 1, 1, 1)
+
+    recipes = [Recipe(row, IRV2, made(row)) for row in rows]
+    engine = Engine("litert", "numpy", "numpy", lambda path: True, load)
+    measure(recipes, CLASSIFICATION, [engine], repeats=1, run=run)
+    assert [(job.format, job.float32) for job in jobs] == [
+        ("tflite-published", None),
+        ("tflite-float32", "tflite-float32"),
+    ]
 
 
 # What is shown and kept
@@ -197,7 +233,7 @@ def test_a_failing_artifact_is_shown_kept_and_exit_code_1(
 
 
 def test_an_engine_that_fails_is_exit_code_1(run, ours, tmp_path, capfd):
-    def broken(jobs, threads, seconds):
+    def broken(jobs, threads, seconds, loads):
         return [job.failed("no such op") for job in jobs]
 
     found = run(ours, repeats=1, run=broken)
@@ -205,6 +241,20 @@ def test_an_engine_that_fails_is_exit_code_1(run, ours, tmp_path, capfd):
     assert code == 1
     assert "FAILED" in out
     assert "fake by irv2, run by fake engine: no such op" in err
+
+
+def test_another_tools_file_that_an_engine_cannot_read_is_told(
+    run, ours, stock, tmp_path, capfd
+):
+    found = run(ours, stock, repeats=1)
+    mine, other = found.runs
+    found = dataclasses.replace(
+        found, runs=(mine, dataclasses.replace(other, failed="no such op"))
+    )
+    code, out, err = finished(found, tmp_path / "kept", capfd)
+    assert code == 0
+    assert "FAILED" in out
+    assert "fake by other tool, run by fake engine: no such op" in err
 
 
 def test_a_busy_machine_is_told(run, ours, tmp_path, capfd):

@@ -1,6 +1,7 @@
 """Running: times and ratios of what is compared; what fails is a result too."""
 
 import dataclasses
+import json
 import time
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from benchmarks import running
 from benchmarks.engines import Engine
+from benchmarks.figures import Spread
+from benchmarks.processes import ProcessError
 from benchmarks.running import Job
 
 SECONDS = {"float": 0.02, "int": 0.01, "stock": 0.04}
@@ -43,7 +46,7 @@ TABLE = [
 
 
 def job(path, format="float", tool="irv2", engine="own"):
-    return Job(path, format, tool, engine, "float", "own", "stock")
+    return Job(path, format, tool, engine, "float", "own")
 
 
 def measure(*jobs):
@@ -65,7 +68,6 @@ def runs():
 def test_latency_and_throughput(runs):
     run = runs["float", "irv2", "own"]
     assert run.failed is None
-    assert run.load >= 0
     assert run.latency.count >= 5
     assert 0.02 <= run.latency.minimum <= run.latency.median <= run.latency.maximum
     assert run.throughput.maximum <= 8 / 0.02
@@ -77,14 +79,14 @@ def test_ratios(runs):
 
     ours = runs["float", "irv2", "own"]
     assert (ours.to_float32, ours.to_own_engine) == (None, None)
-    assert ours.to_stock == about(0.5)
+    assert ours.to_ours is None
     stock = runs["float", "stock", "own"]
     assert stock.to_float32 == about(2)
-    assert stock.to_stock is None
+    assert stock.to_ours == about(2)
     integers = runs["int", "irv2", "other"]
     assert integers.to_float32 == about(0.5)
     assert integers.to_own_engine == about(0.5)
-    assert integers.to_stock is None
+    assert integers.to_ours is None
 
 
 def test_outputs_are_compared_with_our_float32_file_on_its_own_engine(runs):
@@ -106,6 +108,17 @@ def test_what_fails_is_a_result_and_the_rest_goes_on(failing, why):
     assert bad == failing.failed(why)
 
 
+def test_failures_name_the_file_alone(tmp_path):
+    path = tmp_path / "model.onnx"
+
+    def load(path, threads):
+        raise ValueError(f"cannot read {path}")
+
+    table = [Engine("own", "numpy", "numpy", lambda path: True, load)]
+    (run,) = running.measure([job(str(path))], 1, 0, table)
+    assert run.failed == "cannot read model.onnx"
+
+
 def test_they_take_turns():
     order = []
 
@@ -125,7 +138,7 @@ def test_they_take_turns():
 def test_jobs_of_a_process_that_ends_have_all_failed(monkeypatch):
     monkeypatch.setenv("PYTHONHOME", "/nowhere")  # No Python starts so.
     jobs = [job("float"), job("int", "int")]
-    runs = running.measure_apart(jobs, 1, 0.01)
+    runs = running.measure_apart(jobs, 1, 0.01, 1)
     assert [(run.format, run.latency) for run in runs] == [
         ("float", None),
         ("int", None),
@@ -138,5 +151,46 @@ def test_in_a_process_of_its_own(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"nothing")
     one = dataclasses.replace(job(str(path)), engine="onnxruntime")
-    (run,) = running.measure_apart([one], 1, 0.01)
+    (run,) = running.measure_apart([one], 1, 0.01, 1)
     assert "model.onnx" in run.failed
+
+
+def test_loading_is_measured_apart_and_several_times(monkeypatch):
+    """As seconds and memory of a process that does nothing else."""
+    engines = {"own": "onnxruntime", "other": "openvino"}
+    jobs = [
+        job("float"),
+        job("damaged", "int", "other"),
+        job("int", "int"),
+        job("float", engine="other"),
+    ]
+    measured = [dataclasses.asdict(run) for run in measure(*jobs)]
+    jobs = [dataclasses.replace(one, engine=engines[one.engine]) for one in jobs]
+    calls = []
+
+    def apart(verb, given, *numbers):
+        if verb == "measure":
+            return measured, 10**9
+        found = json.loads(given)
+        calls.append((found["engine"], *numbers))
+        if found["path"] == "int" and len(calls) > 2:
+            raise ProcessError("killed")
+        return len(numbers), len(calls)
+
+    monkeypatch.setattr(running, "_apart", apart)
+    good, damaged, killed, caching = running.measure_apart(jobs, 1, 0.01, 2)
+    assert (good.load, good.memory) == (Spread(1, 1, 1, 2), Spread(1, 3.5, 6, 2))
+    assert good.cached_load is None
+    assert (damaged.load, damaged.failed) == (None, measured[1]["failed"])
+    assert (killed.latency, killed.failed) == (None, "killed")
+    # The first time with a cache is not counted.
+    assert caching.load == Spread(1, 1, 1, 2)
+    assert caching.cached_load == Spread(2, 2, 2, 2)
+    assert caching.cached_memory.count == 2
+    assert [len(numbers) for _, *numbers in calls] == [1, 1, 1, 2, 2, 1, 1, 1, 2]
+
+
+def test_loading_has_the_first_batch_in_it():
+    assert running.load(job("float"), 1, None, TABLE) >= SECONDS["float"]
+    with pytest.raises(ValueError, match="damaged"):
+        running.load(job("damaged"), 1, None, TABLE)

@@ -61,9 +61,32 @@ def test_one_file_of_several(run, tmp_path, capfd):
 
 
 def test_the_newest_figures_count(history, figures):
-    newer = dataclasses.replace(figures, runs=figures.runs[:1])
+    newer = dataclasses.replace(
+        figures, date="2027-01-02T00:00:00Z", runs=figures.runs[:1]
+    )
     figures_.write(newer, history / "a-machine" / "2027-01-02.json")
     assert "openvino" not in tables.with_tables(LATENCY, history)
+
+
+def test_figures_of_one_day_complete_each_other(history, figures):
+    run = dataclasses.replace(figures.runs[0], latency=figures_.Spread.of([0.2]))
+    newer = dataclasses.replace(figures, date="2026-11-23T15:00:00Z", runs=(run,))
+    figures_.write(newer, history / "a-machine" / "2026-11-23T15.json")
+    text = tables.with_tables(LATENCY, history)
+    assert "| onnx-float32 | irv2 | 200 | 23 |" in text
+
+
+def test_the_auxiliary_classifier_is_no_choice(history, figures):
+    run = dataclasses.replace(
+        figures.runs[0],
+        format="tflite-published",
+        latency=figures_.Spread.of([0.001]),
+        throughput=figures_.Spread.of([1000]),
+    )
+    newer = dataclasses.replace(figures, runs=(run, *figures.runs))
+    figures_.write(newer, history / "a-machine" / "2026-11-24.json")
+    block = LATENCY.replace("latency", "choice")
+    assert "| float32 | onnx-float32" in tables.with_tables(block, history)
 
 
 def test_text_without_tables_stays(history):

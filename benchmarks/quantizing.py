@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import exporting, figures, machines, processes, report
+from benchmarks.arguments import count
 from benchmarks.engines import IMAGE_SIZE, version
 from benchmarks.figures import IRV2, Machine
 from benchmarks.report import Table
@@ -95,7 +96,8 @@ class Figures:
       machine: what it ran on.
       versions: of what has a part in it.
       calibrated_on: network -> the images that ranges were taken from.
-      qualities: the float32 files first.
+      qualities: of each network, that of the float32 file first.
+      image_sizes: network -> height and width of all images, in pixels.
     """
 
     date: str
@@ -103,6 +105,20 @@ class Figures:
     versions: Mapping[str, str]
     calibrated_on: Mapping[str, str]
     qualities: tuple[Quality, ...]
+    image_sizes: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+
+
+def joined(found: Figures, earlier: Figures) -> Figures:
+    """Returns figures with what an earlier run found of other networks."""
+    return dataclasses.replace(
+        found,
+        calibrated_on={**earlier.calibrated_on, **found.calibrated_on},
+        image_sizes={**earlier.image_sizes, **found.image_sizes},
+        qualities=(
+            *found.qualities,
+            *(q for q in earlier.qualities if q.network not in found.calibrated_on),
+        ),
+    )
 
 
 def read(path: Path) -> Figures:
@@ -136,17 +152,17 @@ class Network:
     classes: np.ndarray | None = None
 
 
-def stand_in(checkpoint: Path) -> Network:
-    """A network that was not trained, and images of three kinds."""
+def stand_in(checkpoint: Path, size: tuple[int, int] = IMAGE_SIZE) -> Network:
+    """A network that was not trained, and images of three kinds, of a size in pixels."""
     return Network(
         STAND_IN,
         checkpoint,
-        (),
-        calibration.calibration_images(None, IMAGE_SIZE),
+        ("--image-size", "x".join(map(str, size))),
+        calibration.calibration_images(None, size),
         {
-            "generated": images.generate(_COUNT, *IMAGE_SIZE, seed=11),
-            "photographs": photographs(),
-            "digits": digits(),
+            "generated": images.generate(_COUNT, *size, seed=11),
+            "photographs": photographs(size),
+            "digits": digits(size),
         },
     )
 
@@ -168,20 +184,20 @@ def trained(directory: Path) -> Network:
     )
 
 
-def photographs() -> np.ndarray:
-    """Photographs in colour, float32 [count, 299, 299, 3] in [0, 1]."""
+def photographs(size: tuple[int, int]) -> np.ndarray:
+    """Photographs in colour, float32 [count, height, width, 3] in [0, 1]."""
     import skimage
 
     folder = Path(skimage.__file__).parent / "data"
-    return images.read([folder / name for name in _PHOTOGRAPHS], *IMAGE_SIZE)
+    return images.read([folder / name for name in _PHOTOGRAPHS], *size)
 
 
-def digits() -> np.ndarray:
-    """Handwritten digits, white on black, float32 [count, 299, 299, 3] in [0, 1]."""
+def digits(size: tuple[int, int]) -> np.ndarray:
+    """Handwritten digits, white on black, float32 [count, height, width, 3] in [0, 1]."""
     from PIL import Image
     from sklearn.datasets import load_digits
 
-    height, width = IMAGE_SIZE
+    height, width = size
     return np.stack(
         [
             np.asarray(
@@ -409,9 +425,14 @@ def machine(found: Figures) -> str:
     """Says when this was measured, on what, and with what."""
     versions = [f"{name} {found.versions[name]}" for name in _OTHERS]
     flags = f" ({', '.join(found.machine.flags)})" if found.machine.flags else ""
+    sizes = [
+        f"{name} at {height} x {width} pixels"
+        for name, (height, width) in found.image_sizes.items()
+    ]
     return ", ".join(
         [
             f"Measured on {found.date[:10]}: {found.machine.processor}{flags}",
+            *sizes,
             *versions,
         ]
     )
@@ -433,10 +454,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--checkpoint", type=Path, help="a stand-in; default: left out")
     parser.add_argument(
+        "--image-size",
+        type=count,
+        default=IMAGE_SIZE[0],
+        help="of the stand-in's images, in pixels; default: 299",
+    )
+    parser.add_argument(
         "--digits", type=Path, help="what `make trained` left; default: left out"
     )
     parser.add_argument(
         "--ways", type=_names, help="parts of the names of tools; default: all"
+    )
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        help="figures of this machine, from which those of other networks are taken",
     )
     parser.add_argument(
         "--output",
@@ -454,18 +486,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     if not chosen:
         parser.error(f"--ways: there are {', '.join(way.tool for way in ways())}")
+    earlier = None
     try:
+        earlier = read(given.earlier) if given.earlier else None
         given.output.mkdir(parents=True, exist_ok=True)
+    except ValueError as error:
+        parser.error(str(error))
     except OSError as error:
-        parser.error(f"--output {given.output}: {error.strerror}")
+        parser.error(f"{error.filename}: {error.strerror}")
     console = Console()
     with (
         tempfile.TemporaryDirectory(prefix="irv2-bench-") as name,
         Steps(console) as progress,
     ):
-        networks = [stand_in(given.checkpoint)] if given.checkpoint else []
+        networks = []
+        if given.checkpoint:
+            networks.append(stand_in(given.checkpoint, (given.image_size,) * 2))
         networks += [trained(given.digits)] if given.digits else []
         found = _measure(networks, chosen, Path(name), progress)
+    if earlier:
+        found = joined(found, earlier)
     return _finish(console, found, given.output)
 
 
@@ -490,6 +530,7 @@ def _measure(
         machine=machines.this_machine(),
         versions=manifest.versions() | {n: v or "none" for n, v in versions.items()},
         calibrated_on={x.name: x.calibration.description for x in networks},
+        image_sizes={x.name: list(x.calibration.images.shape[1:3]) for x in networks},
         qualities=tuple(
             quality
             for network in networks

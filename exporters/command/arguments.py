@@ -519,12 +519,12 @@ def _add_options(group: Any) -> None:
         metavar="HOW",
         choices=("asymmetric", "symmetric"),
         default="asymmetric",
-        help="symmetric: zero points 0, as for TensorRT (int8)",
+        help="symmetric: zero points 0, for TensorRT (int8)",
     )
     group.add_argument(
         "--reduce-range",
         action="store_true",
-        help="kernels in 7 bits, for x86 without VNNI (ONNX)",
+        help="kernels in 7 bits, for old x86 (onnx-int8)",
     )
     group.add_argument(
         "--keep-float",

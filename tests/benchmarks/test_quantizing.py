@@ -23,6 +23,7 @@ FIGURES = Figures(
     machine=Machine("A processor of 2026", ("avx2", "vnni"), cores=2, busy=0.01),
     versions=dict.fromkeys(quantizing._OTHERS, "1.0"),
     calibrated_on={"stand-in": "16 generated images", "digits": "256 images"},
+    image_sizes={"stand-in": [299, 299], "digits": [75, 75]},
     qualities=(
         Quality(
             "stand-in",
@@ -155,9 +156,9 @@ def test_integers_outside_are_made_numbers(thin, tmp_path, monkeypatch):
 
 
 def test_images_of_three_kinds():
-    assert quantizing.photographs().shape == (8, 299, 299, 3)
-    digits = quantizing.digits()
-    assert digits.shape == (16, 299, 299, 3)
+    assert quantizing.photographs((75, 99)).shape == (8, 75, 99, 3)
+    digits = quantizing.digits((75, 99))
+    assert digits.shape == (16, 75, 99, 3)
     assert 0 <= digits.min() < 0.1 and 0.9 < digits.max() <= 1
 
 
@@ -174,6 +175,21 @@ def test_figures_are_kept_and_read(tmp_path, capfd):
     kept.write_text(json.dumps({"date": "x"}))
     with pytest.raises(ValueError, match="holds no figures"):
         quantizing.read(kept)
+
+
+def test_figures_of_another_network_may_be_earlier():
+    def only(network):
+        return dataclasses.replace(
+            FIGURES,
+            qualities=tuple(q for q in FIGURES.qualities if q.network == network),
+            calibrated_on={network: FIGURES.calibrated_on[network]},
+            image_sizes={network: FIGURES.image_sizes[network]},
+        )
+
+    both = quantizing.joined(only("stand-in"), only("digits"))
+    assert both == FIGURES
+    again = dataclasses.replace(only("digits"), qualities=())
+    assert quantizing.joined(again, FIGURES).qualities == FIGURES.qualities[:2]
 
 
 def test_tables_in_pages(tmp_path, figures):
@@ -193,7 +209,10 @@ def test_tables_in_pages(tmp_path, figures):
     assert "| onnx-int8 | irv2 | 0.98765 | 0.91000 | 1.00000 | 1.00000 |" in lines
     assert "| tflite-int8 | another | FAILED | FAILED | FAILED | FAILED |" in lines
     assert "| onnx-int8 | irv2, 7 bits | 97.3 % | 0.99990 | 0.99910 |" in lines
-    assert any("A processor of 2026 (avx2, vnni), onnxruntime 1.0" in x for x in lines)
+    assert any(
+        "A processor of 2026 (avx2, vnni), stand-in at 299 x 299 pixels, " in x
+        for x in lines
+    )
     assert any("ms |" in line for line in lines)  # Of the other figures.
 
 

@@ -12,7 +12,10 @@ from collections.abc import Mapping
 
 from exporters.network.layers import Conv, Network, Pool
 
-_OP = re.compile("/(Relu|BatchNorm/FusedBatchNormV3|BiasAdd|MaxPool|AvgPool)$")
+_OP = re.compile(
+    "(/(Relu|BatchNorm/FusedBatchNormV3|BiasAdd|MaxPool|AvgPool))?(/float32)?$"
+)
+"""How names end of what an op gives, before it is rounded too."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ def pads(
 
 def key(name: str) -> str:
     """Returns what the ops of a layer have in common in their names."""
-    return _OP.sub("", name)
+    return _OP.sub("", name, count=1)
 
 
 def problems(found: Mapping[str, Window], network: Network) -> list[str]:

@@ -32,7 +32,7 @@ from exporters.reference import Reference
 
 T = TypeVar("T")
 
-_LEAST_MEMORY = 8 << 30
+_LEAST_MEMORY = 12 << 30
 """Bytes that have to be free: both processes hold TensorFlow's graphs and the weights."""
 _PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "

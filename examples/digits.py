@@ -259,7 +259,7 @@ def main() -> int:
         description="Trains the network on handwritten digits.",
     )
     parser.add_argument("--output", type=Path, required=True, help="directory to write")
-    parser.add_argument("--steps", type=int, default=300, help="batches of 32")
+    parser.add_argument("--steps", type=int, default=150, help="batches of 32")
     parser.add_argument("--optimizer", choices=("adam", "rmsprop"), default="adam")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

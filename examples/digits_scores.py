@@ -143,7 +143,10 @@ def main() -> int:
     network: list[Cell] = ["the network", "", f"{accuracy:.1%}", "", ""]
     rows = [network, *(_cells(scored, accuracy) for scored in scores)]
     console.table(columns, rows)
-    table = _markdown(columns, rows)
+    are_run = [
+        row for row, scored in zip(rows[1:], scores) if scored.accuracy is not None
+    ]
+    table = _markdown(columns, [network, *are_run])
     (arguments.digits / "scores.md").write_text(table)
     if arguments.write:
         text = arguments.write.read_text("utf-8")

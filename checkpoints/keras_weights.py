@@ -20,6 +20,7 @@ Names depend on what a process made before, so the order decides in both. It is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import tempfile
 import zipfile
@@ -44,7 +45,7 @@ ZIP_DAMAGE = (
     *(EOFError, NotImplementedError, RuntimeError, ValueError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What zipfile raises for archives that it cannot read."""
+"""What zipfile raises for archives that it cannot read, if `within` is around it."""
 
 _LAST_KERNEL = "InceptionResnetV2/Conv2d_7b_1x1/weights"
 _KINDS = {(4,): "conv2d", (4, 1): "conv2d", (1, 1, 1): "batch_normalization"} | {
@@ -85,11 +86,26 @@ class KerasWeights:
         return self._file.read(self._paths[name])
 
 
+@contextlib.contextmanager
+def within() -> Iterator[None]:
+    """Has members that begin before their archive be damage, not the file system's."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise zipfile.BadZipFile("a member begins before the file") from error
+
+
 def is_model(path: Path, beginning: bytes) -> bool:
     """Returns whether a file is a .keras file, by its content."""
     if not beginning.startswith(b"PK\x03\x04"):
         return False
-    with contextlib.suppress(*ZIP_DAMAGE), zipfile.ZipFile(path) as archive:
+    with (
+        contextlib.suppress(*ZIP_DAMAGE),
+        within(),
+        zipfile.ZipFile(path) as archive,
+    ):
         return {CONFIGURATION, WEIGHTS} <= set(archive.namelist())
     return False
 
@@ -107,7 +123,7 @@ def unpacked(file: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """
     with tempfile.TemporaryFile() as scratch:
         try:
-            with zipfile.ZipFile(file) as archive:
+            with within(), zipfile.ZipFile(file) as archive:
                 if archive.getinfo(WEIGHTS).file_size > MAX_BYTES:
                     raise ValueError(f"its {WEIGHTS} is too large to be true")
                 with archive.open(WEIGHTS) as content:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from checkpoints.errors import CheckpointError, damage
-from checkpoints.keras_weights import ZIP_DAMAGE
+from checkpoints.keras_weights import ZIP_DAMAGE, within
 from checkpoints.tensors import MAX_ENTRIES, Spec
 
 _PROGRAM = "data.pkl"
@@ -89,7 +89,9 @@ class TorchState:
             self._root = program.removesuffix(_PROGRAM)
             if self._archive.getinfo(program).file_size > _MOST_BYTES:
                 raise ValueError(f"{program} is too large to be true")
-            found = _interpret(self._archive.read(program))
+            with within():
+                content = self._archive.read(program)
+            found = _interpret(content)
         except (*ZIP_DAMAGE, IndexError, KeyError, TypeError) as error:
             what = str(error).splitlines() or [type(error).__name__]
             raise damage(name, what[0]) from error
@@ -117,7 +119,8 @@ class TorchState:
             member = self._archive.getinfo(f"{self._root}data/{tensor.storage.member}")
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ValueError("its values are compressed")
-            content = self._archive.read(member)
+            with within():
+                content = self._archive.read(member)
             flat = np.frombuffer(content, stored.newbyteorder("<"))[tensor.offset :]
             values = _strided(flat, tensor)
         except (*ZIP_DAMAGE, KeyError) as error:

@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from checkpoints import files
-from checkpoints.keras_weights import ZIP_DAMAGE
+from checkpoints.keras_weights import ZIP_DAMAGE, within
 from checkpoints.scratch import scratch_beside
 from exporters.artifact import first_line
 from exporters.errors import EvaluationError, MissingLibraryError
@@ -171,7 +171,7 @@ def read_part(path: Location, *, with_values: bool = True) -> Vectors:
         if path.suffix == ".parquet":
             text, names, values = _read_parquet(file, with_values)
         else:
-            with np.load(file) as arrays:
+            with within(), np.load(file) as arrays:
                 text, names = str(arrays["facts"]), arrays["name"].tolist()
                 values = arrays["vector"] if with_values else _none(names)
         facts = files.parse_json(text)

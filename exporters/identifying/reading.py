@@ -17,7 +17,7 @@ from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError
 from checkpoints.files import parse_json
 from checkpoints.hdf5 import Hdf5
-from checkpoints.keras_weights import ZIP_DAMAGE
+from checkpoints.keras_weights import ZIP_DAMAGE, within
 from checkpoints.location import SAVED_MODEL
 from checkpoints.reader import open_checkpoint
 from checkpoints.regular_file import open_regular
@@ -186,7 +186,7 @@ def _keras(path: Path) -> Contents:
     ):
         found = list(_arrays(arrays, _once(arrays)))
     try:
-        with zipfile.ZipFile(path) as archive:
+        with within(), zipfile.ZipFile(path) as archive:
             configuration = parse_json(archive.read(keras_weights.CONFIGURATION))
     except ZIP_DAMAGE as error:
         raise ArtifactError(f"{path} is damaged: {error}") from error
@@ -212,7 +212,11 @@ def _rescaling(configuration: Any) -> Affine:
 def _is_torch(path: Path, beginning: bytes) -> bool:
     if not beginning.startswith(b"PK\x03\x04"):
         return False
-    with contextlib.suppress(*ZIP_DAMAGE), zipfile.ZipFile(path) as archive:
+    with (
+        contextlib.suppress(*ZIP_DAMAGE),
+        within(),
+        zipfile.ZipFile(path) as archive,
+    ):
         return any(map(torch_state.is_program, archive.namelist()))
     return False
 

@@ -27,6 +27,7 @@ from checkpoints.keras_weights import (
     WEIGHTS,
     ZIP_DAMAGE,
     unpacked,
+    within,
 )
 from exporters import record as records
 from exporters.artifact import OpenedArtifact, Output, StoredWeight, first_line, reading
@@ -171,7 +172,7 @@ def _read_texts(path: Path) -> dict[str, Any]:
     """Reads the two JSON documents of a .keras file."""
     found = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with within(), zipfile.ZipFile(path) as archive:
             for name in (METADATA, CONFIGURATION):
                 if archive.getinfo(name).file_size > _MOST_BYTES:
                     raise ValueError(f"{name} is too large to be true")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints import files
-from checkpoints.keras_weights import CONFIGURATION, ZIP_DAMAGE
+from checkpoints.keras_weights import CONFIGURATION, ZIP_DAMAGE, within
 from exporters.artifact import first_line, reading
 from exporters.containers.keras import application, library
 from exporters.errors import ArtifactError
@@ -50,7 +50,7 @@ def run(path: Path, classes: int | None) -> ForeignModel:
 
 def _configuration(path: Path) -> Any:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with within(), zipfile.ZipFile(path) as archive:
             return files.parse_json(archive.read(CONFIGURATION))
     except (KeyError, *ZIP_DAMAGE) as error:
         raise ArtifactError(f"{path} is damaged: {first_line(error)}") from error

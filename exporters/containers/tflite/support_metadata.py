@@ -13,7 +13,7 @@ from pathlib import Path
 
 import flatbuffers
 
-from checkpoints.keras_weights import ZIP_DAMAGE
+from checkpoints.keras_weights import ZIP_DAMAGE, within
 from exporters.artifact import first_line
 from exporters.errors import ArtifactError
 
@@ -161,7 +161,7 @@ def read_labels(path: Path) -> list[str]:
     if not zipfile.is_zipfile(path):
         return []
     try:
-        with zipfile.ZipFile(path) as archive:
+        with within(), zipfile.ZipFile(path) as archive:
             if archive.getinfo(LABELS_FILE).file_size > _MOST_BYTES:
                 raise ValueError("they are too large to be true")
             return archive.read(LABELS_FILE).decode("utf-8").splitlines()

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import engines, exporting, figures, report
-from benchmarks.arguments import count
+from benchmarks.arguments import add_output, count, names
 from benchmarks.engines import UnknownEngineError
 from benchmarks.exporting import Made, Recipe
 from benchmarks.figures import Figures
@@ -136,12 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("build/benchmarks"),
-        help="directory to keep figures in; default: build/benchmarks",
-    )
+    add_output(parser)
     parser.add_argument(
         "--artifacts",
         type=Path,
@@ -149,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         "again; what making takes is not measured then",
     )
     parser.add_argument(
-        "--formats", type=_names, help="comma-separated; default: all of `irv2 list`"
+        "--formats", type=names, help="comma-separated; default: all of `irv2 list`"
     )
     parser.add_argument(
         "--task",
@@ -159,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--engines",
-        type=_names,
+        type=names,
         help="comma-separated; default: all that are installed of "
         + ", ".join(engine.name for engine in engines.ENGINES),
     )
@@ -188,10 +183,6 @@ def _parser() -> argparse.ArgumentParser:
         help="leave out the export of all formats of both tasks with one command",
     )
     return parser
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 if __name__ == "__main__":

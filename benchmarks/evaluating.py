@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import engines, machines
-from benchmarks.arguments import count
+from benchmarks.arguments import add_output, count
 from benchmarks.engines import Engine
 from benchmarks.figures import Machine, Spread
 from checkpoints import files
@@ -290,12 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=10_000,
         help="for memory, of the first artifact; 0: leave out; default: 10000",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("build/benchmarks"),
-        help="directory to keep figures in; default: build/benchmarks",
-    )
+    add_output(parser)
     given = parser.parse_args(arguments)
     try:
         given.output.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import exporting, figures, machines, processes, report
-from benchmarks.arguments import count
+from benchmarks.arguments import add_output, count, names
 from benchmarks.engines import IMAGE_SIZE, version
 from benchmarks.figures import IRV2, Machine
 from benchmarks.report import Table
@@ -283,9 +283,9 @@ def _other(format: str, title: str, name: str) -> Way:
         container = FORMATS[format].container
         float32 = format.replace("int8", "float32")
         output = directory / f"{name}{container.suffix}"
-        command = ["--tool", name, "--output", str(output)]
+        command = ["--way", name, "--output", str(output)]
         command += ["--source", str(_source(network, directory, float32))]
-        _run("benchmarks.quantizers", network, directory, command)
+        _run("benchmarks.stock_files", network, directory, command)
         return output
 
     return Way(format, title, make)
@@ -463,19 +463,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--digits", type=Path, help="what `make trained` left; default: left out"
     )
     parser.add_argument(
-        "--ways", type=_names, help="parts of the names of tools; default: all"
+        "--ways", type=names, help="parts of the names of tools; default: all"
     )
     parser.add_argument(
         "--earlier",
         type=Path,
         help="figures of this machine, from which those of other networks are taken",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("build/benchmarks"),
-        help="directory to keep figures in; default: build/benchmarks",
-    )
+    add_output(parser)
     given = parser.parse_args(arguments)
     if not given.checkpoint and not given.digits:
         parser.error("nothing to quantize: give --checkpoint, or --digits")
@@ -507,10 +502,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if earlier:
         found = joined(found, earlier)
     return _finish(console, found, given.output)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _measure(

@@ -249,17 +249,15 @@ def export(
         second = None
         if (
             parity_images
-            and reference is None
-            and budget is None
-            and max_drop is None
-            and not isinstance(checkpoint, Checkpoint)
+            and not has_budget
             and all(FORMATS.get(row.name) is row for row in rows)
             and sum(task in row.tasks for row in rows for task in chosen_tasks) > 1
-            and second_process.is_possible()
         ):
-            second = stack.enter_context(
-                SecondProcess(Path(checkpoint), moving_averages, parity_images)
+            second = second_process.start(
+                checkpoint, moving_averages, parity_images, reference
             )
+        if second:
+            stack.enter_context(second)
         start = time.monotonic()
         if not isinstance(checkpoint, Checkpoint):
             progress(Step(f"read {checkpoint}"))

@@ -24,7 +24,8 @@ from typing import Any, NoReturn, TypeVar
 
 from checkpoints import crashes
 from checkpoints.errors import CheckpointError
-from checkpoints.reader import open_checkpoint
+from checkpoints.files import PathLike
+from checkpoints.reader import Checkpoint, open_checkpoint
 from checkpoints.scratch import temporary
 from exporters.errors import ArtifactError
 from exporters.parity import ParityImages
@@ -48,6 +49,25 @@ def is_possible() -> bool:
     except (AttributeError, OSError, KeyError, ValueError):  # Of Linux alone.
         return False
     return bool(sys.executable) and processors > 1 and free >= _LEAST_MEMORY
+
+
+def start(
+    checkpoint: PathLike | Checkpoint,
+    moving_averages: str | None,
+    images: ParityImages,
+    reference: Reference | None,
+) -> SecondProcess | None:
+    """Starts one where it is possible, and can have what this process has.
+
+    Args:
+      checkpoint: one that is open already cannot be opened there, and
+      reference: one that is given is this process's alone.
+      moving_averages: as `open_checkpoint` takes it.
+      images: to compare on.
+    """
+    if isinstance(checkpoint, Checkpoint) or reference or not is_possible():
+        return None
+    return SecondProcess(Path(checkpoint), moving_averages, images)
 
 
 def _memory_info() -> dict[str, str]:

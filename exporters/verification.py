@@ -37,7 +37,6 @@ from exporters.labels import labels_for, read_labels
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
-from exporters.second_process import SecondProcess
 from exporters.signatures import Trust
 
 Look = Callable[[Path, OpenedArtifact, Callable[[str], None]], None]
@@ -184,17 +183,12 @@ def verify(
         progress(Note(parity_images.note))
     with contextlib.ExitStack() as stack:
         second = None
-        if (
-            len(paths) > 1
-            and look is None
-            and reference is None
-            and formats is FORMATS
-            and not isinstance(checkpoint, Checkpoint)
-            and second_process.is_possible()
-        ):
-            second = stack.enter_context(
-                SecondProcess(Path(checkpoint), moving_averages, parity_images)
+        if len(paths) > 1 and look is None and formats is FORMATS:
+            second = second_process.start(
+                checkpoint, moving_averages, parity_images, reference
             )
+        if second:
+            stack.enter_context(second)
         if not isinstance(checkpoint, Checkpoint):
             progress(Step(f"read {checkpoint}"))
             checkpoint = open_checkpoint(

@@ -116,7 +116,7 @@ def test_another_tool_gets_our_file_and_our_images(thin, tmp_path, monkeypatch):
     for tool in ("ONNX Runtime, MinMax", "ai-edge-quantizer"):
         (one,) = by_tool[tool].closeness
         assert one.worst > 0.99999  # A copy of the float32 file.
-    assert [command[2] for command in commands] == ["benchmarks.quantizers"] * 3
+    assert [command[2] for command in commands] == ["benchmarks.stock_files"] * 3
     assert "-onnx-float32-" in commands[0][commands[0].index("--source") + 1]
     assert "-tflite-float32-" in commands[2][commands[2].index("--source") + 1]
 

@@ -19,6 +19,7 @@ from exporters.engines import (
     OPENVINO,
     OpenVino,
     onnx_session,
+    openvino_core,
 )
 
 
@@ -156,11 +157,9 @@ def _openvino_cached(**properties: str) -> Callable[[Path, int, Path], Runner]:
     """Returns what has OpenVINO compile a file as it is, and keep that."""
 
     def load(path: Path, threads: int, cache: Path) -> Runner:
-        import openvino
-
         given = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         given |= {"CACHE_DIR": str(cache), **properties}
-        model = openvino.Core().compile_model(path, "CPU", given)
+        model = openvino_core().compile_model(path, "CPU", given)
         return lambda images: model(images)[0]
 
     return load

@@ -7,6 +7,7 @@ weights. Another one computes what they give.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -104,6 +105,19 @@ def onnx_session(model: Path | bytes, threads: int | None = None) -> InferenceSe
     )
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO, the same for all models of the process.
+
+    Each `Core` takes the place of the stack that signals are handled on, and puts the one
+    before back when it goes. Several, gone in the order they came in, leave one that is
+    no more: the next signal, such as Ctrl-C, would crash the process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVino:
     """A model that OpenVINO runs on the processor, compiled for the shape of its input."""
 
@@ -127,10 +141,8 @@ class OpenVino:
         Raises:
           ArtifactError: OpenVINO cannot read it.
         """
-        import openvino
-
         self._path, self._properties, self._pads = path, properties, pads
-        self._core = openvino.Core()
+        self._core = openvino_core()
         self._shape: tuple[int, ...] | None = None
         try:
             self._model = self._core.read_model(path)

@@ -1,6 +1,9 @@
 """Other engines: the network's numbers by them too, and clear words where they are none."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import colours
 import fake_format
@@ -195,6 +198,42 @@ def test_the_wrong_engine(small, tmp_path):
     path = colours.artifact(tmp_path / "model.fake")
     with pytest.raises(ArtifactError, match=r"by openvino: it has its own alone"):
         open_artifact(path, fake_format.TABLE, "openvino")
+
+
+def test_a_request_to_end_after_two_files_were_run(small, tmp_path):
+    """It was handled on a stack that the first one had put back, and was gone."""
+    program = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from exporters.engines import OpenVino
+
+images = np.load(sys.argv[2])
+first, second = OpenVino(Path(sys.argv[1])), OpenVino(Path(sys.argv[1]))
+first(images)
+second(images)
+del first
+del second
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    images = tmp_path / "images.npy"
+    np.save(images, small_build.IMAGES.batches(small_build.OPTIONS.image_size)[0])
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-c",
+            program,
+            small("onnx-float32"),
+            images,
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_an_unknown_engine():

@@ -16,7 +16,7 @@ import numpy as np
 
 from checkpoints.regular_file import open_regular
 from exporters.artifact import first_line, reading
-from exporters.engines import FLOAT32, OPENVINO
+from exporters.engines import FLOAT32, OPENVINO, openvino_core
 from exporters.errors import ArtifactError, MissingLibraryError
 from exporters.identifying.contents import Contents, Node, StoredArray
 from exporters.identifying.running import ForeignModel, Images, joined
@@ -148,7 +148,7 @@ def run(path: Path, classes: int | None) -> ForeignModel:
         ) from error
     library = f"OpenVINO {openvino.__version__.partition('-')[0]}"
     with reading(path, "OpenVINO's form", library):
-        model = openvino.Core().compile_model(str(path), "CPU", FLOAT32)
+        model = openvino_core().compile_model(str(path), "CPU", FLOAT32)
     if len(model.inputs) != 1:
         raise ArtifactError(f"{path} has {len(model.inputs)} inputs; expected one.")
     (image,) = model.inputs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # Of what runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Programs begun here heed it.
 
 import fake_format
 import thin_build

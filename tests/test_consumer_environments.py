@@ -15,7 +15,7 @@ NAME = "small-py3.6"
 def requirements(tmp_path, monkeypatch):
     """Pins of an environment called NAME; the cache is empty, pip has no network."""
     monkeypatch.setattr(environments, "DIRECTORY", tmp_path)
-    monkeypatch.setenv("IRV2_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(environments, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setattr(environments, "_BOOTSTRAP", {})
     path = tmp_path / f"{NAME}.txt"
@@ -119,7 +119,7 @@ def test_half_made_environment_is_not_kept(requirements, this_interpreter, tmp_p
     requirements.write_text("no-such-package==1.0\n")
     with pytest.raises(environments.InstallationError, match="no-such-package"):
         environments.python_of(NAME)
-    assert list((tmp_path / "cache/consumers").iterdir()) == []
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 # Node and browsers

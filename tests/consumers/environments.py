@@ -20,6 +20,8 @@ from pathlib import Path
 from checkpoints.download import cache_directory
 
 DIRECTORY = Path(__file__).parent
+CACHE = cache_directory().absolute() / "consumers"
+"""Where they are, whatever home tests have later."""
 NAMES = sorted(path.stem for path in DIRECTORY.glob("*-py*.txt"))
 
 _BOOTSTRAP = {"3.6": ("pip==21.3.1", "setuptools==59.6.0", "wheel==0.37.1")}
@@ -47,7 +49,7 @@ def python_of(name: str) -> Path:
     """
     requirements = DIRECTORY / f"{name}.txt"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
-    environment = cache_directory().absolute() / "consumers" / f"{name}-{digest}"
+    environment = CACHE / f"{name}-{digest}"
     if not environment.exists():
         _make(environment, requirements, name.rpartition("-py")[2])
     return environment / "bin" / "python"
@@ -79,7 +81,7 @@ def node_modules() -> Path:
     sources = [DIRECTORY / "node" / f"package{kind}.json" for kind in ("", "-lock")]
     content = b"".join(source.read_bytes() for source in sources)
     name = f"node-{hashlib.sha256(content).hexdigest()[:12]}"
-    environment = cache_directory().absolute() / "consumers" / name
+    environment = CACHE / name
     if not environment.exists():
         with _in_the_making(environment) as unfinished:
             unfinished.mkdir()

@@ -294,6 +294,51 @@ def _modules() -> dict[str, bytes]:
     return {n: container._MODULE_DEF + model for n, model in _graphs().items()}
 
 
+_OPENVINO = """<?xml version="1.0"?><net name="n" version="11"><layers>
+<layer id="0" name="w" type="Const" version="opset1">
+<data element_type="u8" offset="0" shape="2, 3" size="6"/></layer>
+<layer id="1" name="c" type="Convert" version="opset1"/>
+<layer id="2" name="s" type="Const" version="opset1">
+<data element_type="f32" offset="8" shape="1" size="4"/></layer>
+<layer id="3" name="m" type="Multiply" version="opset1"/></layers>
+<edges><edge from-layer="0" from-port="0" to-layer="1" to-port="0"/>
+<edge from-layer="1" from-port="1" to-layer="3" to-port="0"/>
+<edge from-layer="2" from-port="0" to-layer="3" to-port="1"/></edges></net>
+"""
+
+
+def _openvino(path: Path) -> None:
+    path.with_suffix(".bin").write_bytes(bytes(range(16)))
+    reading.read(path)
+
+
+def _openvino_graphs() -> dict[str, bytes]:
+    return {"one": _OPENVINO.encode()}
+
+
+def _tfjs(path: Path) -> None:
+    (path.parent / "group1-shard1of1.bin").write_bytes(bytes(range(16)))
+    reading.read(path)
+
+
+def _tfjs_models() -> dict[str, bytes]:
+    rounded = {"dtype": "uint8", "scale": 0.5, "min": -1.0}
+    weights = [
+        {"name": "w", "shape": [2, 3], "dtype": "float32", "quantization": rounded},
+        {"name": "b", "shape": [2], "dtype": "float32"},
+    ]
+    nodes = [
+        {"name": "w", "op": "Const"},
+        {"name": "y", "op": "Conv2D", "input": ["images", "w"]},
+    ]
+    made = {
+        "format": "graph-model",
+        "modelTopology": {"node": nodes},
+        "weightsManifest": [{"paths": ["group1-shard1of1.bin"], "weights": weights}],
+    }
+    return {"graph": json.dumps(made).encode()}
+
+
 # What lies beside artifacts, and what users give
 
 
@@ -407,6 +452,8 @@ TARGETS = {
     "sealed-tflite": Target(_sealed_tflite, _tflite),
     "saved-model": Target(_graph, _graphs),
     "hub-module": Target(_hub_module, _modules),
+    "openvino": Target(_openvino, _openvino_graphs, "input.xml"),
+    "tfjs": Target(_tfjs, _tfjs_models, "model.json"),
     "manifest": Target(_manifest, _manifests),
     "record": Target(_record, _records),
     "receipt": Target(_receipt, _receipts),

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import thin_build
 from errands import crash, fail, identity, outputs, slow
 
 from checkpoints import files
@@ -107,33 +108,50 @@ def test_it_computes_as_this_process_does(stand_in_file):
     assert isinstance(running.exception(30), ArtifactError)
 
 
+IN_THIN = (
+    "import types, thin_network; "
+    "thin_network.install(types.SimpleNamespace(setattr=setattr)); "
+)
+
+
 @pytest.mark.slow
-def test_two_processes_make_and_say_what_one_does(stand_in_file, monkeypatch, tmp_path):
-    options = ExportOptions(image_size=(75, 75))
-    reports, files_ = [], []
-    for count in (1, 2):
-        is_possible = count == 2
-        monkeypatch.setattr(second_process, "is_possible", is_possible.__bool__)
-        output = tmp_path / str(count)
-        made = export(
-            stand_in_file,
-            output,
-            formats=["v4", "onnx-float32", "tflite-int8"],
-            tasks=["feature_vector"],
-            options=options,
-        )
-        assert made.passed
-        assert [item.format for item in made.artifacts] == [
-            *("v4", "onnx-float32", "tflite-int8")
-        ]
-        (output / "empty.onnx").touch()
-        found = verify(output, stand_in_file)
-        assert [item.passed for item in found.artifacts] == 3 * [True]
-        assert len(found.skipped) == 1
-        reports.append(
-            [item.report.as_dict() for item in (*made.artifacts, *found.artifacts)]
-        )
-        names = [file for file in output.rglob("*") if file.is_file()]
-        files_.append({str(f.relative_to(output)): files.digest(f) for f in names})
+def test_two_processes_make_and_say_what_one_does(made_once, monkeypatch, tmp_path):
+    formats = ["v4", "onnx-float32", "tflite-int8"]
+    import_, _, serve = second_process._PROGRAM.partition("from exporters")
+    program = f"{import_}{IN_THIN}from exporters{serve}"
+    monkeypatch.setattr(second_process, "_PROGRAM", program)
+    reports, files_, there = [], [], []
+    submit = SecondProcess.submit
+
+    def counted(self, path, *arguments):
+        there.append(path)
+        return submit(self, path, *arguments)
+
+    monkeypatch.setattr(SecondProcess, "submit", counted)
+    with thin_build.installed(made_once) as thin:
+        file = thin.reference.checkpoint.path
+        for is_possible in (False, True):
+            monkeypatch.setattr(second_process, "is_possible", is_possible.__bool__)
+            output = tmp_path / str(is_possible)
+            made = export(
+                file,
+                output,
+                formats=formats,
+                tasks=["feature_vector"],
+                options=ExportOptions(image_size=(75, 75)),
+                images=thin.images,
+            )
+            assert made.passed
+            assert [item.format for item in made.artifacts] == formats
+            assert len(there) == len(formats) * is_possible
+            (output / "empty.onnx").touch()
+            found = verify(output, file, images=thin.images)
+            assert [item.passed for item in found.artifacts] == 3 * [True]
+            assert len(found.skipped) == 1
+            reports.append(
+                [item.report.as_dict() for item in (*made.artifacts, *found.artifacts)]
+            )
+            names = [each for each in output.rglob("*") if each.is_file()]
+            files_.append({str(f.relative_to(output)): files.digest(f) for f in names})
     assert reports[0] == reports[1]
     assert files_[0] == files_[1]

@@ -13,6 +13,9 @@ FORMATS ?= v4,v5,onnx-int8,tflite-int8
 
 DIGITS := build/digits
 
+# What is imported is compiled once, and kept in .venv: nothing is when it is installed.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: export verify trained test test-quick stress fuzz bench bench-evaluating bench-quantization tables dist pins audit clean
 
 export: $(STAMP) $(GENERATED)
@@ -37,12 +40,15 @@ trained: $(STAMP)
 	    --images $(DIGITS)/images/validation --evaluation $(DIGITS)/evaluation.json \
 	    --latency --output $(DIGITS)/report.html --force
 
+# A worker that crashed ends the run: without it, xdist would wait for ever.
+PYTEST := --dist loadfile --max-worker-restart 0
+
 # All tests, and those that people run while coding.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 $(PYTEST)
 
 test-quick: $(STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not consumers"
+	$(BIN)/python -m pytest -n auto $(PYTEST) -m "not slow and not consumers"
 
 # Thousands of kills, damaged and hostile files, full disks and races: about a quarter of
 # an hour. Options, as in STRESS="install races --seed 7", are those of

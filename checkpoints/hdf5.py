@@ -7,6 +7,7 @@ file claims; neither is done here.
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,6 +25,16 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_BYTES = 4 << 30
 """Of all arrays; a network in training has about 700 MB."""
 _MAX_DEPTH = 32
+_HEAP = b"GCOL\x01\0\0\0"
+"""Begins a collection of texts; its size and its objects follow."""
+_HEADER_BYTES = 16
+"""Of a collection, and of each object in it."""
+_LENGTHS_BYTES = 8
+"""Of numbers that are lengths; the superblock tells, in a byte whose place is"""
+_LENGTHS_AT = {0: 14, 1: 14, 2: 10, 3: 10}
+"""by its version."""
+_MAX_OBJECTS = 1 << 20
+_AT_ONCE = 1 << 24
 
 
 class Hdf5(contextlib.AbstractContextManager):
@@ -51,6 +62,7 @@ class Hdf5(contextlib.AbstractContextManager):
         self.specs: dict[str, Spec] = {}
         self.addresses: dict[str, int] = {}
         with self._damage_reported():
+            _check_heaps(file)
             self._file = h5py.File(file, "r")
         try:
             with self._damage_reported():
@@ -142,11 +154,68 @@ class Hdf5(contextlib.AbstractContextManager):
         """Turns whatever h5py raises about damaged files into our error."""
         try:
             yield
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
+        except (
+            *(OSError, OverflowError, ValueError),
+            *(KeyError, RuntimeError, TypeError),
+        ) as error:
+            # EINVAL is for a place before the file, or too far behind it.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             what = (str(error).splitlines() or [type(error).__name__])[0]
             raise damage(self._name, what) from error
+
+
+def _check_heaps(file: BinaryIO) -> None:
+    """Refuses a file in which HDF5's library would look for a text for ever.
+
+    It passes over what is free in a collection by the size that it says it has, 0 too.
+    Source: "HDF5 File Format Specification", III.E.
+
+    Raises:
+      ValueError: there is such a collection, or too much in them.
+    """
+    file.seek(0)
+    superblock = file.read(_HEADER_BYTES)
+    place = _LENGTHS_AT.get(superblock[8]) if len(superblock) == _HEADER_BYTES else None
+    if place is None or superblock[place] != _LENGTHS_BYTES:
+        raise ValueError(
+            "its superblock is of an unknown version, or has other lengths"
+        )
+    objects = 0
+    for start in _positions(file, _HEAP):
+        file.seek(start)
+        end = start + int.from_bytes(file.read(_HEADER_BYTES)[8:], "little")
+        at = start + _HEADER_BYTES
+        while at + _HEADER_BYTES <= end:
+            file.seek(at)
+            header = file.read(_HEADER_BYTES)
+            if len(header) < _HEADER_BYTES:
+                break
+            size = int.from_bytes(header[8:], "little")
+            if (
+                header[:2] != b"\0\0"
+            ):  # That of others is less their header and padding.
+                size = _HEADER_BYTES + -(-size // 8) * 8
+            objects += 1
+            if not size or objects > _MAX_OBJECTS:
+                raise ValueError("a collection of texts has no end")
+            at += size
+
+
+def _positions(file: BinaryIO, wanted: bytes) -> Iterator[int]:
+    """Yields where some bytes are in a file."""
+    start, kept = 0, b""
+    while True:
+        file.seek(start + len(kept))
+        content = kept + file.read(_AT_ONCE)
+        if len(content) == len(kept):
+            return
+        place = content.find(wanted)
+        while place >= 0:
+            yield start + place
+            place = content.find(wanted, place + 1)
+        kept = content[-(len(wanted) - 1) :]
+        start += len(content) - len(kept)
 
 
 def _text(value: Any) -> str:

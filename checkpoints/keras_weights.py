@@ -20,11 +20,9 @@ Names depend on what a process made before, so the order decides in both. It is 
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -35,17 +33,12 @@ from checkpoints import twins
 from checkpoints.errors import CheckpointError, damage
 from checkpoints.hdf5 import MAX_BYTES, Hdf5
 from checkpoints.tensors import Spec
+from checkpoints.zip_archives import ZIP_DAMAGE, within
 
 WEIGHTS = "model.weights.h5"
 """The weights in a .keras file."""
 CONFIGURATION = "config.json"
 METADATA = "metadata.json"
-
-ZIP_DAMAGE = (
-    *(EOFError, NotImplementedError, RuntimeError, ValueError),
-    *(zipfile.BadZipFile, zlib.error),
-)
-"""What zipfile raises for archives that it cannot read, if `within` is around it."""
 
 _LAST_KERNEL = "InceptionResnetV2/Conv2d_7b_1x1/weights"
 _KINDS = {(4,): "conv2d", (4, 1): "conv2d", (1, 1, 1): "batch_normalization"} | {
@@ -84,17 +77,6 @@ class KerasWeights:
           CheckpointError: they cannot be read.
         """
         return self._file.read(self._paths[name])
-
-
-@contextlib.contextmanager
-def within() -> Iterator[None]:
-    """Has members that begin before their archive be damage, not the file system's."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise zipfile.BadZipFile("a member begins before the file") from error
 
 
 def is_model(path: Path, beginning: bytes) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickletools
+import reprlib
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -23,8 +24,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from checkpoints.errors import CheckpointError, damage
-from checkpoints.keras_weights import ZIP_DAMAGE, within
 from checkpoints.tensors import MAX_ENTRIES, Spec
+from checkpoints.zip_archives import ZIP_DAMAGE, within
 
 _PROGRAM = "data.pkl"
 _MOST_BYTES = 64 << 20
@@ -95,9 +96,13 @@ class TorchState:
         except (*ZIP_DAMAGE, IndexError, KeyError, TypeError) as error:
             what = str(error).splitlines() or [type(error).__name__]
             raise damage(name, what[0]) from error
-        self._tensors = dict(_named(found, "", 0))
-        if len(self._tensors) > MAX_ENTRIES:
-            raise damage(name, f"{len(self._tensors)} tensors, too many to be true")
+        self._tensors = {}
+        # A few lists that have each other several times hold more than anybody can count.
+        for count, (key, value) in enumerate(_parts(found, "", 0)):
+            if count > MAX_ENTRIES:
+                raise damage(name, f"over {MAX_ENTRIES} parts, too many to be true")
+            if isinstance(value, _Tensor):
+                self._tensors[key] = value
         self.specs = {
             key: Spec(tensor.storage.dtype, tensor.shape)
             for key, tensor in self._tensors.items()
@@ -147,15 +152,15 @@ def _strided(flat: np.ndarray, tensor: _Tensor) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(flat, shape, bytes_, writeable=False)
 
 
-def _named(found: Any, prefix: str, depth: int) -> Iterator[tuple[str, _Tensor]]:
-    if isinstance(found, _Tensor):
-        yield prefix.removesuffix("."), found
-    elif isinstance(found, dict | list | tuple) and depth < _MAX_DEPTH:
+def _parts(found: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """Yields all that containers hold, with names, and these containers themselves."""
+    yield prefix.removesuffix("."), found
+    if isinstance(found, dict | list | tuple) and depth < _MAX_DEPTH:
         items = found.items() if isinstance(found, dict) else enumerate(found)
         for key, value in items:
             # A whole module keeps its parts in attributes of these names.
             part = "" if key in _ATTRIBUTES else f"{key}."
-            yield from _named(value, f"{prefix}{part}", depth + 1)
+            yield from _parts(value, f"{prefix}{part}", depth + 1)
 
 
 _MARK = object()
@@ -173,13 +178,13 @@ def _interpret(program: bytes) -> Any:
     memo: dict[int, Any] = {}
 
     def since_mark() -> list[Any]:
-        marks = [i for i, item in enumerate(stack) if item is _MARK]
-        if not marks:
-            raise ValueError("it ends a list that it did not begin")
-        position = marks[-1]
-        items = stack[position + 1 :]
-        del stack[position:]
-        return items
+        items: list[Any] = []
+        while stack:
+            item = stack.pop()
+            if item is _MARK:
+                return items[::-1]
+            items.append(item)
+        raise ValueError("it ends a list that it did not begin")
 
     argument: Any
     for opcode, argument, _ in pickletools.genops(program):
@@ -206,7 +211,8 @@ def _interpret(program: bytes) -> Any:
                 stack.append(since_mark())
             case "DICT":
                 items = since_mark()
-                stack.append(dict(zip(items[::2], items[1::2])))
+                stack.append({})
+                _set(stack[-1], items)
             case name if name in _TUPLES:
                 count = _TUPLES[name]
                 items = stack[-count:]
@@ -216,7 +222,9 @@ def _interpret(program: bytes) -> Any:
                 stack.append(_Global(argument.rpartition(" ")[2]))
             case "STACK_GLOBAL":
                 name = stack.pop()
-                stack[-1] = _Global(str(name))
+                if not isinstance(name, str):
+                    raise ValueError("a name that is no text")
+                stack[-1] = _Global(name)
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 memo[int(argument)] = stack[-1]
             case "MEMOIZE":
@@ -274,14 +282,17 @@ def _called(function: Any, arguments: Any) -> Any:
         case _Global(name), (_Tensor() as tensor, *_) if name in _PARAMETERS:
             return tensor
         case _Global("OrderedDict"), ([*pairs],):
-            return dict(pairs)
+            made: dict[Any, Any] = {}
+            for key, value in pairs:
+                _set(made, [key, value])
+            return made
     return {}  # An object, which may get attributes.
 
 
 def _sizes(found: Any) -> tuple[int, ...]:
     if isinstance(found, tuple) and all(isinstance(size, int) for size in found):
         return found
-    raise ValueError(f"a shape of {found!r:.50}")
+    raise ValueError(f"a shape of {reprlib.repr(found)}")
 
 
 def _append(target: Any, items: list[Any]) -> None:
@@ -290,5 +301,7 @@ def _append(target: Any, items: list[Any]) -> None:
 
 
 def _set(target: Any, items: list[Any]) -> None:
+    """Sets keys and values; keys of other kinds, such as tuples in tuples, name nothing."""
     if isinstance(target, dict):
-        target.update(zip(items[::2], items[1::2]))
+        pairs = zip(items[::2], items[1::2])
+        target.update({k: v for k, v in pairs if isinstance(k, str | int)})

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from checkpoints import files
-from checkpoints.keras_weights import ZIP_DAMAGE
 from checkpoints.scratch import scratch_beside
+from checkpoints.zip_archives import NPZ_DAMAGE
 from exporters.errors import EvaluationError
 from exporters.evaluation.locations import Location
 
@@ -92,7 +92,7 @@ def load(path: Location, fingerprint: str, models: int, images: int) -> State:
             {int(position): str(why) for position, why in facts["problems"]},
             {int(model): str(why) for model, why in facts["errors"]},
         )
-    except (*ZIP_DAMAGE, LookupError, TypeError, AttributeError) as error:
+    except (*NPZ_DAMAGE, LookupError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path} is no state of an evaluation. Name another file, or remove it."
         ) from error

@@ -16,8 +16,8 @@ from typing import IO, Any, Literal
 import numpy as np
 
 from checkpoints import files
-from checkpoints.keras_weights import ZIP_DAMAGE, within
 from checkpoints.scratch import scratch_beside
+from checkpoints.zip_archives import NPZ_DAMAGE, within
 from exporters.artifact import first_line
 from exporters.errors import EvaluationError, MissingLibraryError
 from exporters.evaluation.locations import Location
@@ -179,7 +179,7 @@ def read_part(path: Location, *, with_values: bool = True) -> Vectors:
             raise ValueError("it is of another version of irv2")
         if values.dtype != np.float32 or values.shape[:1] != (len(names),):
             raise ValueError(f"it has {len(names)} names, and vectors {values.shape}")
-    except (*ZIP_DAMAGE, LookupError, TypeError, AttributeError) as error:
+    except (*NPZ_DAMAGE, LookupError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path} is no file of `irv2 features`, or damaged: {first_line(error)}"
         ) from error

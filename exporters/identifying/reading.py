@@ -17,13 +17,13 @@ from checkpoints.bundle import Bundle
 from checkpoints.errors import CheckpointError
 from checkpoints.files import parse_json
 from checkpoints.hdf5 import Hdf5
-from checkpoints.keras_weights import ZIP_DAMAGE, within
 from checkpoints.location import SAVED_MODEL
 from checkpoints.reader import open_checkpoint
 from checkpoints.regular_file import open_regular
 from checkpoints.safetensors import SafeTensors
 from checkpoints.tensors import Spec
 from checkpoints.torch_state import TorchState
+from checkpoints.zip_archives import ZIP_DAMAGE, within
 from exporters.errors import ArtifactError
 from exporters.formats import Container, container_of
 from exporters.identifying import openvino_ir, tensorflow_graphs

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from checkpoints.errors import CheckpointError
-from checkpoints.keras_weights import CONFIGURATION, WEIGHTS, unpacked, within
+from checkpoints.keras_weights import CONFIGURATION, WEIGHTS, unpacked
 from checkpoints.torch_state import TorchState
+from checkpoints.zip_archives import within
 from exporters.containers.keras import foreign
 from exporters.errors import ArtifactError, EvaluationError
-from exporters.evaluation import vectors
+from exporters.evaluation import state, vectors
 
 _END = b"PK\x05\x06"
 
@@ -64,6 +65,20 @@ def test_features(archive, tmp_path):
         path = archive("bad.npz", **{n: file.read(n) for n in file.namelist()})
     with pytest.raises(EvaluationError, match=r"bad\.npz is no file of"):
         vectors.read_part(path)
+
+
+@pytest.mark.parametrize("header", ["{'shape': (", " {\n  {\n {"])
+def test_headers_that_are_not_python(tmp_path, header):
+    path = tmp_path / "bad.npz"
+    with zipfile.ZipFile(path, "w") as file:
+        length = len(header).to_bytes(2, "little")
+        content = b"\x93NUMPY\x01\0" + length + header.encode()
+        for name in ("facts", "name", "vector", "top"):
+            file.writestr(f"{name}.npy", content)
+    with pytest.raises(EvaluationError, match=r"bad\.npz is no file of"):
+        vectors.read_part(path)
+    with pytest.raises(EvaluationError, match=r"bad\.npz is no state of"):
+        state.load(path, "0", 1, 1)
 
 
 def test_what_the_file_system_says_is_none_of_it():

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from checkpoints import files
-from checkpoints.keras_weights import CONFIGURATION, ZIP_DAMAGE, within
+from checkpoints.keras_weights import CONFIGURATION
+from checkpoints.zip_archives import ZIP_DAMAGE, within
 from exporters.artifact import first_line, reading
 from exporters.containers.keras import application, library
 from exporters.errors import ArtifactError

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import flatbuffers
 
-from checkpoints.keras_weights import ZIP_DAMAGE, within
+from checkpoints.zip_archives import ZIP_DAMAGE, within
 from exporters.artifact import first_line
 from exporters.errors import ArtifactError
 

@@ -1,13 +1,14 @@
 """HDF5 files, in which Keras keeps weights: arrays at paths, read when asked for.
 
 h5py reads them. It would follow links to other files, and make room for whatever size a
-file claims; neither is done here.
+file claims; neither is done here, but for single texts, which may claim 4 GB.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import math
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -25,6 +26,8 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_BYTES = 4 << 30
 """Of all arrays; a network in training has about 700 MB."""
 _MAX_DEPTH = 32
+_MOST_TEXT = 64 << 20
+"""Bytes of an attribute; a model's configuration has 1 MB."""
 _HEAP = b"GCOL\x01\0\0\0"
 """Begins a collection of texts; its size and its objects follow."""
 _HEADER_BYTES = 16
@@ -105,7 +108,11 @@ class Hdf5(contextlib.AbstractContextManager):
         found: dict[str, str | list[str]] = {}
         with self._damage_reported():
             attributes = self._file[path].attrs if path in self._file else {}
-            for name, value in attributes.items():
+            for name in attributes:
+                stored = attributes.get_id(name)
+                if math.prod(stored.shape or ()) * stored.dtype.itemsize > _MOST_TEXT:
+                    raise ValueError(f"{name} is too large to be true")
+                value = attributes[name]
                 value = value.tolist() if isinstance(value, np.ndarray) else value
                 if isinstance(value, list):
                     found[name] = [_text(item) for item in value]

@@ -14,8 +14,8 @@ ZIP_DAMAGE = (
     *(zipfile.BadZipFile, zlib.error),
 )
 """Of archives that cannot be read, if `within` is around it."""
-NPZ_DAMAGE = (*ZIP_DAMAGE, SyntaxError, tokenize.TokenError)
-"""Of .npz files; headers of arrays are read as Python."""
+NPZ_DAMAGE = (*ZIP_DAMAGE, SyntaxError, SystemError, tokenize.TokenError)
+"""Of .npz files: headers of arrays are read as Python, and characters as they are."""
 
 
 @contextlib.contextmanager

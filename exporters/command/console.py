@@ -55,9 +55,11 @@ class Console:
     def alone(self) -> Iterator[None]:
         """Drops what libraries write, from Python or C++: only this console shows.
 
-        If a library ends the process, Python's stack is shown all the same.
+        If a library ends the process, Python's stack is shown all the same, unless
+        somebody else has it.
         """
-        faulthandler.enable(self._screen.file)
+        if not faulthandler.is_enabled():
+            faulthandler.enable(self._screen.file)
         saved = os.dup(1), os.dup(2)
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:

@@ -7,13 +7,15 @@ that crashed a library is named; verbs that only read begin again, and take it f
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import mmap
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 from checkpoints import crashes
 from exporters.command import exit_codes
@@ -43,7 +45,10 @@ def run(
     crashed: dict[str, int] = {}
     while True:
         shared = mmap.mmap(-1, crashes.SIZE)
-        status = _once(work, shared, crashed)
+        with tempfile.TemporaryFile() as stacks:
+            status = _once(work, shared, crashed, stacks)
+            stacks.seek(0)
+            stack = stacks.read().decode(errors="replace").rstrip()
         if not os.WIFSIGNALED(status):
             return os.WEXITSTATUS(status)
         number, path = os.WTERMSIG(status), crashes.read(shared)
@@ -53,6 +58,8 @@ def run(
         is_crash = signal.Signals(number).name in _CRASHES
         if not is_crash:
             message, code = f"ended by {described}", 128 + number
+        elif path is None and stack:  # No file of the user's is to blame.
+            Console().say(stack)
         Console().error(message)
         if is_crash and again and path is not None and path not in crashed:
             crashed[path] = number
@@ -71,8 +78,16 @@ def _is_possible() -> bool:
     )
 
 
-def _once(work: Callable[[], int], shared: mmap.mmap, crashed: dict[str, int]) -> int:
-    """Does work in a new process; returns its status."""
+def _once(
+    work: Callable[[], int],
+    shared: mmap.mmap,
+    crashed: dict[str, int],
+    stacks: BinaryIO,
+) -> int:
+    """Does work in a new process; returns its status.
+
+    Python's stack is written to `stacks` if the process crashes.
+    """
     heeded = {getattr(signal, name) for name in _HEEDED}
     sys.stdout.flush()
     sys.stderr.flush()
@@ -87,6 +102,7 @@ def _once(work: Callable[[], int], shared: mmap.mmap, crashed: dict[str, int]) -
                 os._exit(1)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             crashes.watch(shared, crashed)
+            faulthandler.enable(stacks)
             _end(work)
         while True:
             told = signal.sigwaitinfo(heeded)

@@ -83,7 +83,7 @@ def load(path: Location, fingerprint: str, models: int, images: int) -> State:
     content = io.BytesIO(path.read_bytes())
     try:
         with np.load(content) as file:
-            top = file["top"]
+            top = np.asarray(file["top"])  # Bytes, of what is no array.
             facts = files.parse_json(str(file["facts"]))
         state = State(
             facts["fingerprint"],

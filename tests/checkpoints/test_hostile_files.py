@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from checkpoints import hdf5
 from checkpoints.errors import CheckpointError
 from checkpoints.hdf5 import Hdf5
 from checkpoints.torch_state import TorchState
@@ -77,6 +78,14 @@ def test_an_address_that_no_file_has(content, tmp_path, address):
     path.write_bytes(content)
     with path.open("rb") as file, pytest.raises(CheckpointError, match=r"model\.h5"):
         Hdf5(file, str(path))
+
+
+def test_an_attribute_that_is_too_large(content, monkeypatch):
+    monkeypatch.setattr(
+        hdf5, "_MOST_TEXT", 15
+    )  # Of two texts, whose places have 8 each.
+    with pytest.raises(CheckpointError, match="layer_names is too large to be true"):
+        texts(content)
 
 
 # PyTorch

@@ -81,6 +81,23 @@ def test_headers_that_are_not_python(tmp_path, header):
         state.load(path, "0", 1, 1)
 
 
+def test_an_array_that_is_none_and_characters_that_there_are_none_of(tmp_path):
+    path = tmp_path / "bad.npz"
+    facts = '{"fingerprint": "0", "finished": 1, "problems": [], "errors": []}'
+    np.savez(path, facts=facts)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("top.npy", b"no array")
+    with pytest.raises(
+        EvaluationError, match=r"bad\.npz is the state of an evaluation of"
+    ):
+        state.load(path, "0", 1, 1)
+
+    name = np.array([0x7FFFFFFF], np.uint32).view("U1")
+    np.savez(path, facts="{}", name=name, vector=np.zeros((1, 4), np.float32))
+    with pytest.raises(EvaluationError, match=r"bad\.npz is no file of"):
+        vectors.read_part(path)
+
+
 def test_what_the_file_system_says_is_none_of_it():
     with pytest.raises(OSError, match="Input/output error"), within():
         raise OSError(errno.EIO, "Input/output error")

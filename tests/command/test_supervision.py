@@ -71,7 +71,7 @@ def irv2(tmp_path):
 
 def ended(process):
     out, err = process.communicate(timeout=60)
-    assert "Traceback" not in err
+    assert "Traceback" not in err and "most recent call first" not in err
     return process.returncode, out, err
 
 
@@ -131,6 +131,30 @@ except ValueError:
         told = json.loads(done.stdout)
         assert told["exit_code"] == 3
         assert done.stderr == f"irv2: {told['error']}\n"
+
+
+def test_where_no_file_is_to_blame_pythons_stack_is_shown(tmp_path):
+    program = """
+import os, signal, sys
+from exporters.command import supervision
+from exporters.command.console import Console
+
+def work():
+    with Console().alone():
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+sys.exit(supervision.run(work, again=True, crash_code=5))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 5
+    assert done.stderr.startswith("Fatal Python error: Segmentation fault")
+    assert "in work" in done.stderr
+    assert "irv2: a file crashed the library that opened it" in done.stderr
 
 
 def test_a_file_of_another_tool_that_crashes_is_named(tmp_path):

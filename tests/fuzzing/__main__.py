@@ -16,8 +16,8 @@ _LONGEST = 20
 """Seconds that an input may take."""
 _UNCAUGHT = "=== Uncaught Python exception"
 """What atheris writes before a traceback."""
-_MEGABYTES = 4096
-"""That an input may occupy."""
+_MEGABYTES = 6144
+"""That an input may occupy; HDF5's library makes room for a text of 4 GB."""
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ import builtins
 import os
 import threading
 import time
+from concurrent import futures
 from pathlib import Path
 
 import colours
@@ -260,9 +261,14 @@ def test_a_shard_that_is_run_twice_at_once(tmp_path, model, images):
     found = np.arange(20, dtype=np.float32)
     workplace = Workplace(location("shelf://place"))
     path = workplace.directory / "part-00000.npz"
-    for _ in range(3):
+    workplace.write(path, found.tobytes())
+
+    def write(_):
         workplace.write(path, found.tobytes())
-    assert path.read_bytes() == found.tobytes()
+        return path.read_bytes()
+
+    with futures.ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(write, range(100))) == {found.tobytes()}
     assert workplace.names("part-*") == {"part-00000.npz"}
     assert workplace.names("*", workplace.work) == set()
 

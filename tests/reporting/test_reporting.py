@@ -126,10 +126,12 @@ def test_every_figure_is_the_jsons(whole):
             assert found < 0.001
             continue
         text = shown.replace(",", "").removesuffix(" %").removesuffix(" ms")
-        number = float(text.removesuffix(" MB").removesuffix(" bytes"))
+        text = text.removesuffix(" MB").removesuffix(" bytes")
+        number = float(text)
         factor = {"%": 100, "ms": 1000, "MB": 1e-6}.get(shown.split()[-1], 1)
-        digits = len(text.partition(".")[2]) if "e" not in text else 9
-        within = pytest.approx(found * factor, rel=0.051, abs=0.51 * 10.0**-digits)
+        mantissa, _, exponent = text.partition("e")
+        last = int(exponent or 0) - len(mantissa.partition(".")[2])
+        within = pytest.approx(found * factor, rel=0, abs=0.51 * 10.0**last)
         assert number == within, (place, shown)
     assert {
         "/artifacts/N/main/cosine",

@@ -107,7 +107,9 @@ class Hdf5(contextlib.AbstractContextManager):
         """
         found: dict[str, str | list[str]] = {}
         with self._damage_reported():
-            attributes = self._file[path].attrs if path in self._file else {}
+            if path not in self._file:
+                return found
+            attributes = self._file[path].attrs
             for name in attributes:
                 stored = attributes.get_id(name)
                 if math.prod(stored.shape or ()) * stored.dtype.itemsize > _MOST_TEXT:

@@ -256,19 +256,23 @@ class RemotePath:
     def replace(self, target: RemotePath) -> None:
         """Moves the file, into the place of another if one is there.
 
+        Some file systems do not replace: what is there is taken away first, by whoever
+        of several that move files there comes to it.
+
         Raises:
           StorageError: it cannot be moved.
         """
         systems = _file_systems()
         with _reaching(self.url):
-            try:
-                systems.rename([self.url], [target.url])
-            except Exception:
-                # Some file systems do not replace; what is there is then taken away.
-                if not systems.exists(target.url):
-                    raise
-                systems.delete([target.url])
-                systems.rename([self.url], [target.url])
+            for left in reversed(range(_TRIES)):
+                try:
+                    systems.rename([self.url], [target.url])
+                    return
+                except Exception:
+                    if not left or not systems.exists(self.url):
+                        raise
+                    with contextlib.suppress(Exception):  # It is gone already.
+                        systems.delete([target.url])
 
     def remove_all(self) -> None:
         """Removes the file or the directory with all below it, if it is there."""
@@ -293,6 +297,8 @@ def size_of(path: Location) -> int:
 
 
 _WORK = "_irv2_work"
+_TRIES = 8
+"""To move a file to where others, moved by others, come and go."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -312,6 +318,8 @@ class Workplace:
 
     def write(self, path: Location, content: bytes) -> None:
         """Writes a file: whoever looks sees all of it, or what was there before.
+
+        Where nothing can be replaced, there may be none for a moment.
 
         Raises:
           OSError, StorageError: it cannot be written.

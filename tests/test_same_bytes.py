@@ -60,3 +60,14 @@ def test_processes_directories_hash_seeds_locales_and_threads(tmp_path):
     assert {name for name in first if first[name] != second.get(name)} == set()
     assert first.keys() == second.keys()
     assert len(first) > 70
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    "OTHER_PYTHON" not in os.environ,
+    reason="needs OTHER_PYTHON, that of an environment by `make` with another Python",
+)
+def test_another_python(tmp_path):
+    first = digests(tmp_path / "one" / "place", {})
+    second = digests(tmp_path / "two" / "place", {}, python=os.environ["OTHER_PYTHON"])
+    assert first == second

@@ -33,10 +33,9 @@ _HEAP = b"GCOL\x01\0\0\0"
 _HEADER_BYTES = 16
 """Of a collection, and of each object in it."""
 _LENGTHS_BYTES = 8
-"""Of numbers that are lengths; the superblock tells, in a byte whose place is"""
+"""Of numbers that are lengths, as h5py writes them."""
 _LENGTHS_AT = {0: 14, 1: 14, 2: 10, 3: 10}
-"""by its version."""
-_MAX_OBJECTS = 1 << 20
+"""Version of the superblock -> the byte of it that says how many these are."""
 _AT_ONCE = 1 << 24
 
 
@@ -201,14 +200,15 @@ def _check_heaps(file: BinaryIO) -> None:
             if len(header) < _HEADER_BYTES:
                 break
             size = int.from_bytes(header[8:], "little")
-            if (
-                header[:2] != b"\0\0"
-            ):  # That of others is less their header and padding.
+            is_free = header[:2] == b"\0\0"
+            if not is_free:  # Its header and its padding do not count.
                 size = _HEADER_BYTES + -(-size // 8) * 8
-            objects += 1
-            if not size or objects > _MAX_OBJECTS:
+            if not size:
                 raise ValueError("a collection of texts has no end")
             at += size
+            objects += 1
+            if objects > MAX_ENTRIES:
+                raise ValueError(f"over {MAX_ENTRIES} texts, too many to be true")
 
 
 def _positions(file: BinaryIO, wanted: bytes) -> Iterator[int]:

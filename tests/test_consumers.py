@@ -78,7 +78,7 @@ FINE_TUNED = {
 one, whose graphs consist of the same ops, and has the outputs of the real one alone."""
 TRAINING = "_fine_tuning"
 TIMEOUT = 1800
-SIZES = {"299x299": 1, "224x320": 2, "139x139": 4, "75x75": 1}  # Number of images.
+SIZES = {"299x299": 2, "224x320": 2, "139x139": 4, "75x75": 1}  # Number of images.
 
 
 def checks_of(program: str) -> list[str]:

@@ -108,10 +108,7 @@ def test_it_computes_as_this_process_does(stand_in_file):
     assert isinstance(running.exception(30), ArtifactError)
 
 
-IN_THIN = (
-    "import types, thin_network; "
-    "thin_network.install(types.SimpleNamespace(setattr=setattr)); "
-)
+IN_THIN = "import thin_network; thin_network.install_for_good(); "
 
 
 @pytest.mark.slow

@@ -17,14 +17,9 @@ from checkpoints import files
 from exporters import manifest
 from exporters.exporting import export
 
-
-class _Lasting:
-    setattr = staticmethod(setattr)
-
-
 if __name__ == "__main__":
     output, *formats = sys.argv[1:]
-    thin_network.install(_Lasting)
+    thin_network.install_for_good()
     # They differ from one Python to another.
     names = ("irv2", "python", *manifest._LIBRARIES)
     manifest.versions = lambda: dict.fromkeys(names, "0")

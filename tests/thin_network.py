@@ -124,6 +124,11 @@ def install(monkeypatch: Any, thinner: int = THINNER) -> None:
             monkeypatch.setattr(module, name, functools.cache(uncached))
 
 
+def install_for_good() -> None:
+    """Does so for the rest of the process."""
+    install(types.SimpleNamespace(setattr=setattr))
+
+
 @contextlib.contextmanager
 def installed(thinner: int = THINNER) -> Iterator[None]:
     """Puts it in the place of the real one for a while."""

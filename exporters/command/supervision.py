@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from typing import BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn, cast
 
 from checkpoints import crashes
 from exporters.command import exit_codes
@@ -45,7 +45,7 @@ def run(
     crashed: dict[str, int] = {}
     while True:
         shared = mmap.mmap(-1, crashes.SIZE)
-        with tempfile.TemporaryFile() as stacks:
+        with _stacks() as stacks:
             status = _once(work, shared, crashed, stacks)
             stacks.seek(0)
             stack = stacks.read().decode(errors="replace").rstrip()
@@ -76,6 +76,14 @@ def _is_possible() -> bool:
         and threading.active_count() == 1
         and "numpy" not in sys.modules
     )
+
+
+def _stacks() -> BinaryIO:
+    """A file for Python's stack; where none can be written, it goes nowhere."""
+    try:
+        return cast(BinaryIO, tempfile.TemporaryFile())
+    except OSError:  # A full disk, say; nothing else is in need of one yet.
+        return open(os.devnull, "w+b")
 
 
 def _once(

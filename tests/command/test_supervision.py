@@ -157,6 +157,23 @@ sys.exit(supervision.run(work, again=True, crash_code=5))
     assert "irv2: a file crashed the library that opened it" in done.stderr
 
 
+def test_it_works_where_no_temporary_file_can_be_made():
+    program = """
+import sys, tempfile
+from exporters.command import supervision
+
+tempfile.tempdir = "/missing"
+sys.exit(supervision.run(lambda: 7, again=True, crash_code=5))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (7, "")
+
+
 def test_a_file_of_another_tool_that_crashes_is_named(tmp_path):
     """Also where it is only run, after it was read."""
     program = """

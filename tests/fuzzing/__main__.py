@@ -16,8 +16,6 @@ _LONGEST = 20
 """Seconds that an input may take."""
 _UNCAUGHT = "=== Uncaught Python exception"
 """What atheris writes before a traceback."""
-_MEGABYTES = 6144
-"""That an input may occupy; HDF5's library makes room for a text of 4 GB."""
 
 
 def main() -> int:
@@ -97,7 +95,7 @@ def _fuzz(name: str, arguments: argparse.Namespace) -> None:
     options = (
         f"-max_total_time={arguments.seconds}",
         f"-timeout={_LONGEST}",
-        f"-rss_limit_mb={_MEGABYTES}",
+        f"-rss_limit_mb={target.megabytes}",
         f"-max_len={targets.MOST_BYTES}",
         f"-artifact_prefix={corpus}-",
         f"-seed={arguments.seed or 1}",

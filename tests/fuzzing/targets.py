@@ -44,11 +44,13 @@ class Target:
       read: reads what is in a file; it may raise the errors of `irv2`.
       seeds: name -> content, for a directory that is empty.
       name: what the file is called.
+      megabytes: that an input may occupy.
     """
 
     read: Callable[[Path], object]
     seeds: Callable[[], dict[str, bytes]]
     name: str = "input"
+    megabytes: int = 4096
 
 
 def _variables() -> dict[str, np.ndarray]:
@@ -445,7 +447,8 @@ TARGETS = {
     "v1": Target(_v1_messages, _messages_of_v1),
     "v2": Target(_v2_message, _messages_of_v2),
     "safetensors": Target(_read_safetensors, _safetensors),
-    "hdf5": Target(_read_hdf5, _hdf5),
+    # Its library makes room for a text of 4 GB.
+    "hdf5": Target(_read_hdf5, _hdf5, megabytes=6144),
     "torch": Target(_torch, _pickles),
     "onnx": Target(_any_file, _onnx, "input.onnx"),
     "tflite": Target(_any_file, _tflite, "input.tflite"),

@@ -19,12 +19,6 @@ from stress import commands
 from stress.commands import Outcome
 
 
-class _Lasting:
-    """pytest's monkeypatch for processes that never undo it."""
-
-    setattr = staticmethod(setattr)
-
-
 class _NoKeras:
     """A module `library` that says that Keras is not there."""
 
@@ -53,7 +47,7 @@ def install() -> None:
         __import__(row.container.module)
     for module in ("exporting", "verification", "identification", "inspection"):
         __import__(f"exporters.{module}")
-    thin_network.install(_Lasting)
+    thin_network.install_for_good()
     from exporters.containers.keras import application
 
     # Keras's own network is none but the whole one: numbers alone are compared.

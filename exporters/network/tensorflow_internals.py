@@ -61,6 +61,18 @@ def framework_ops() -> Any:
         raise TensorFlowInternalsError(what) from error
 
 
+def is_stateful(op: str) -> bool:
+    """Returns whether an op reads or changes something beyond its inputs."""
+    try:
+        registry = importlib.import_module(
+            "tensorflow.python.framework.op_def_registry"
+        )
+        return registry.get(op).is_stateful
+    except (ImportError, AttributeError) as error:
+        what = f"it does not say what the op {op} is like ({error})"
+        raise TensorFlowInternalsError(what) from error
+
+
 def has_tensor_equality() -> bool:
     """Returns whether `==` compares the numbers of tensors, as TF2 does."""
     import tensorflow as tf

@@ -7,6 +7,8 @@ with the model.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -28,7 +30,13 @@ from exporters.artifact import (
     reading,
 )
 from exporters.build import Build
-from exporters.containers.saved_model import older_tensorflow, reproducible, saver_ops
+from exporters.containers.saved_model import (
+    computations,
+    older_tensorflow,
+    reproducible,
+    saver_ops,
+)
+from exporters.containers.saved_model.computations import Computation
 from exporters.errors import ArtifactError, ForeignFileError
 from exporters.images import generate
 from exporters.network import inception_resnet_v2 as network
@@ -192,7 +200,8 @@ def open(path: Path) -> OpenedArtifact:
 
     The callable returns the task's output and the endpoints, the same output from the
     signature (v5) under "serving_default/", and under "train/" the feature vector that
-    batch statistics give, and the moving averages after such a step.
+    batch statistics give, and the moving averages after such a step. Of functions that
+    compute the same, by their ops, it runs one.
 
     Raises:
       ArtifactError: the directory is no SavedModel, or none of this network.
@@ -222,6 +231,7 @@ def open(path: Path) -> OpenedArtifact:
         )
     averages = {name: v for name, v in variables.items() if "/moving_" in name}
     expected = {"default", *task.published}
+    repetitions = functools.cache(lambda: _repetitions(model, serving, variables))
 
     @_without_optimizing()
     @_reading(path)
@@ -232,13 +242,16 @@ def open(path: Path) -> OpenedArtifact:
             raise ArtifactError(
                 f"{path} has the outputs {sorted(outputs)}, expected {sorted(expected)}."
             )
+        repeats = repetitions()
+        default = outputs.pop("default")
         results = {
-            task.output: model(batch),
-            _BESIDE_ENDPOINTS: outputs.pop("default"),
+            task.output: default if repeats.plain else model(batch),
+            _BESIDE_ENDPOINTS: default,
             **outputs,
         }
         if serving:
-            for name, value in serving(batch).items():
+            served = [default] if repeats.serving else serving(batch).values()
+            for name, value in zip(sorted(serving.structured_outputs), served):
                 results[f"{_SERVING}/{name}"] = value
         moved, trained = train(
             batch, return_endpoints=True, batch_norm_momentum=MOMENTUM
@@ -260,15 +273,21 @@ def open(path: Path) -> OpenedArtifact:
     @_reading(path)
     def check() -> list[str]:
         batch = tf.constant(generate(2, *_SMALL))
-        by_default, _ = train(batch)
-        given, _ = train(batch, batch_norm_momentum=HUB_MOMENTUM)
+        # All traces have the same defaults.
+        one = {"return_endpoints": True} if repetitions().training else {}
+        by_default, _ = train(batch, **one)
+        given, _ = train(batch, **one, batch_norm_momentum=HUB_MOMENTUM)
         found = []
         if not np.allclose(by_default, given, _MOVED_TOLERANCE, _MOVED_TOLERANCE):
             found.append(f"momentum unless one is given: not {HUB_MOMENTUM}")
         trainable = {v.name.removesuffix(":0") for v in model.trainable_variables}
         if trainable != variables.keys() - averages.keys():
             found.append("trainable variables: not all but the moving averages")
-        losses = [loss().numpy() for loss in model.regularization_losses]
+        # In one function, as training has them: hundreds of calls would be traced alone.
+        together = tf.function(
+            lambda: [loss() for loss in model.regularization_losses], autograph=False
+        )
+        losses = [loss.numpy() for loss in together()]
         values = {name: variable.numpy() for name, variable in variables.items()}
         return found + weight_decay.problems(losses, values)
 
@@ -295,6 +314,53 @@ def open(path: Path) -> OpenedArtifact:
             name: StoredWeight(variable.numpy()) for name, variable in variables.items()
         },
         check=check,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Repetitions:
+    """Which functions of a model compute what another does that is run.
+
+    Attributes:
+      plain: the call without endpoints, what the call with endpoints has as "default".
+      training: likewise in training, with the same effects.
+      serving: the signature, likewise.
+    """
+
+    plain: bool = False
+    training: bool = False
+    serving: bool = False
+
+
+def _repetitions(
+    model: Any, serving: Any, variables: Mapping[str, tf.Variable]
+) -> _Repetitions:
+    import tensorflow as tf
+
+    traces: dict[tuple[bool, bool], Computation] = {}
+    for function in getattr(model.__call__, "concrete_functions", ()):
+        match function.structured_input_signature:
+            case ((_, bool(training), bool(has_endpoints), tf.TensorSpec()), {}):
+                found = computations.of(function, variables)
+                if has_endpoints:
+                    names = sorted(function.structured_outputs)
+                    default = found.outputs[names.index("default")]
+                    found = dataclasses.replace(found, outputs=(default,))
+                traces[training, has_endpoints] = found
+            case _:
+                return _Repetitions()
+    # Of two traces for the same arguments, either might be called.
+    if len(traces) != 4 or len(model.__call__.concrete_functions) != 4:
+        return _Repetitions()
+
+    def is_same(one: Computation, other: Computation) -> bool:
+        return one.outputs == other.outputs and one.has_effects_of(other)
+
+    return _Repetitions(
+        plain=is_same(traces[False, False], traces[False, True]),
+        training=is_same(traces[True, False], traces[True, True]),
+        serving=serving is not None
+        and is_same(computations.of(serving, variables), traces[False, True]),
     )
 
 

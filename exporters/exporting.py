@@ -251,7 +251,10 @@ def export(
             parity_images
             and not has_budget
             and all(FORMATS.get(row.name) is row for row in rows)
-            and sum(task in row.tasks for row in rows for task in chosen_tasks) > 1
+            and (
+                sum(task in row.tasks for row in rows for task in chosen_tasks) > 1
+                or not _need_graph(rows)
+            )
         ):
             second = second_process.start(
                 checkpoint, moving_averages, parity_images, reference
@@ -314,13 +317,22 @@ def export(
             progress(Note(note))
 
         start = time.monotonic()
+        shared = prepared = None
         if second:
             second.expect(checkpoint.identity)
-        shared = second.shared if second else None
-        opened = stack.enter_context(reference or Reference(checkpoint, shared=shared))
+            shared = second.shared
+            prepared = second.submit(
+                checkpoint.path,
+                comparing.prepare_by_names,
+                list(dict.fromkeys(row.name for row, _, _ in jobs)),
+                options.image_size,
+            )
+        opened = stack.enter_context(
+            reference or Reference(checkpoint, shared=shared, prepared=prepared)
+        )
         build = Build(checkpoint, options, calibration, class_names, opened.graphs)
         is_compared_here = verify and not second
-        needs_graph = is_compared_here or any(not row.precision for row in rows)
+        needs_graph = is_compared_here or _need_graph(rows)
         if reference is None and needs_graph:
             progress(Step("build the network"))
             build.graph()
@@ -387,6 +399,11 @@ def _rows(formats: Iterable[str | Format] | None) -> list[Format]:
     if not rows:
         raise ExportError("no format was given")
     return rows
+
+
+def _need_graph(rows: Sequence[Format]) -> bool:
+    """Whether some are written from TF-Slim's graph, and not from the list of layers."""
+    return any(not row.precision for row in rows)
 
 
 def _check_tasks(rows: Sequence[Format], tasks: Sequence[Task]) -> None:

@@ -41,6 +41,7 @@ class Container:
       suffix: file suffix; empty for a directory.
       holds: whether a path looks like this container, judged by its content.
       needs_image_size: whether an artifact is bound to the size of its images.
+      can_train: whether an artifact has a graph of training.
       handle: pattern of the URLs that TF Hub knew such artifacts by, where it did.
       is_served_as_files: whether clients ask for its files below that URL; others ask for
         an archive, and keep it in a cache.
@@ -59,6 +60,7 @@ class Container:
     suffix: str
     holds: Callable[[Path], bool]
     needs_image_size: bool = False
+    can_train: bool = False
     handle: str = f"{TF_HUB}google/imagenet/{MODEL}/{{task}}/{{version}}"
     is_served_as_files: bool = False
     snippet: str = ""
@@ -233,6 +235,7 @@ _HUB_MODULE = Container(
     "exporters.containers.hub_module.container",
     "",
     lambda path: (path / "tfhub_module.pb").is_file(),
+    can_train=True,
     snippet="hub_module",
     library="tf-keras",
 )
@@ -240,6 +243,7 @@ _SAVED_MODEL = Container(
     "exporters.containers.saved_model.container",
     "",
     lambda path: (path / "saved_model.pb").is_file(),
+    can_train=True,
     snippet="saved_model",
     library="tf-keras",
 )

@@ -331,8 +331,7 @@ def compare(
         checkpoint's variables as they are.
       labels: names of the checkpoint's classes, None if they are not known.
     """
-    outputs = compare_outputs(artifact, reference, parity_images, tolerance)
-    problems = [*outputs.problems, *_problems_with_record(artifact, reference)]
+    problems = _problems_with_record(artifact, reference)
     problems += _problems_with_labels(artifact, labels)
     problems += artifact.check()
     endpoints = [_endpoint(output) for output in artifact.outputs.values()]
@@ -367,6 +366,9 @@ def compare(
             activations=activations,
             input_range=artifact.input_range,
         )
+    del weights, wanted  # Half a gigabyte.
+    # Last, since another process may still be computing what they should be.
+    outputs = compare_outputs(artifact, reference, parity_images, tolerance)
     return ParityReport(
         format=artifact.format,
         task=artifact.task.name,
@@ -374,7 +376,7 @@ def compare(
         main_output=next(iter(artifact.outputs)),
         outputs=outputs.figures,
         weights=compared,
-        problems=tuple(problems),
+        problems=(*outputs.problems, *problems),
         not_run=outputs.not_run,
     )
 

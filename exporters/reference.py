@@ -6,11 +6,13 @@ It never passes through a writer, nor through the list of layers: it is the netw
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
 import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _AUXILIARY = AUXILIARY_CLASSIFICATION.endpoint
+_BEFORE_CLASSIFIER = "PreLogitsFlatten"
+"""An endpoint of the features that there is only where a classifier follows."""
 _VALUES = {"logits": "Logits", "probabilities": "Predictions"} | {
     endpoint: endpoint for endpoint in (*CLASSIFICATION.endpoints, _AUXILIARY)
 }
@@ -69,6 +73,7 @@ class Reference(contextlib.AbstractContextManager):
         checkpoint: Checkpoint,
         graphs: NetworkGraphs | None = None,
         shared: Path | None = None,
+        prepared: Future[None] | None = None,
     ) -> None:
         """Takes a checkpoint.
 
@@ -77,6 +82,8 @@ class Reference(contextlib.AbstractContextManager):
           graphs: those that there are already.
           shared: directory where the references of several processes, of the same
             checkpoint, keep what they computed; None for a single process.
+          prepared: done when another process has computed what it is to; what is not in
+            `shared` then is computed here.
         """
         self.checkpoint = checkpoint
         self.network = layers.inception_resnet_v2(
@@ -88,6 +95,7 @@ class Reference(contextlib.AbstractContextManager):
         self._activations: dict[int, Activations] = {}
         self._batches: dict[int, np.ndarray] = {}
         self._shared = shared
+        self._prepared = prepared
 
     def __exit__(self, *exception: object) -> None:
         for session in self._sessions.values():
@@ -124,8 +132,9 @@ class Reference(contextlib.AbstractContextManager):
         Raises:
           ArtifactError: the checkpoint has no weights for a value.
         """
-        known = set(self.graph().endpoints)
-        known |= {_AUXILIARY} if self.checkpoint.has_auxiliary_head else set()
+        known = set(self.network.endpoints)
+        if self.checkpoint.num_classes is None:
+            known.discard(_BEFORE_CLASSIFIER)
         if missing := {_VALUES.get(value) for value in values} - {None, *known}:
             raise ArtifactError(
                 f"The checkpoint {self.checkpoint.path} has no weights to compare "
@@ -156,6 +165,8 @@ class Reference(contextlib.AbstractContextManager):
         """Computes something of a batch, unless another process did."""
         if self._shared is None:
             return compute()
+        if self._prepared:
+            concurrent.futures.wait([self._prepared])
         digest = hashlib.sha256(batch.tobytes()).hexdigest()
         file = self._shared / f"{name}-{digest}"
         with locked(self._shared):

@@ -4,8 +4,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
 import pytest
 import thin_build
 from errands import crash, fail, identity, outputs, slow
@@ -13,7 +15,7 @@ from errands import crash, fail, identity, outputs, slow
 from checkpoints import files
 from checkpoints.errors import CheckpointError
 from checkpoints.reader import open_checkpoint
-from exporters import second_process
+from exporters import comparing, second_process
 from exporters.build import ExportOptions
 from exporters.errors import ArtifactError
 from exporters.exporting import export
@@ -108,6 +110,38 @@ def test_it_computes_as_this_process_does(stand_in_file):
     assert isinstance(running.exception(30), ArtifactError)
 
 
+@pytest.mark.slow
+def test_what_another_process_prepared_is_not_computed(stand_in_file, monkeypatch):
+    checkpoint = open_checkpoint(stand_in_file)
+    images = ParityImages()
+    size = (75, 75)
+    with SecondProcess(stand_in_file, None, images) as second:
+        second.expect(checkpoint.identity)
+        prepared = second.submit(
+            FILE, comparing.prepare_by_names, ["onnx-float32", "onnx-int8"], size
+        )
+        with Reference(
+            checkpoint, shared=second.shared, prepared=prepared
+        ) as reference:
+            monkeypatch.setattr(reference, "graph", None)  # It is not built here.
+            (batch,) = images.batches(size)
+            found = reference.outputs(batch, ["logits"])["logits"]
+            ranges = reference.activations(batch).ranges
+    with Reference(checkpoint) as reference:
+        np.testing.assert_array_equal(reference.run(batch, ["logits"])["logits"], found)
+        assert reference.activations(batch).ranges == ranges
+
+
+@pytest.mark.slow
+def test_what_could_not_be_prepared_is_computed(stand_in_file, tmp_path):
+    checkpoint = open_checkpoint(stand_in_file)
+    failed = Future[None]()
+    failed.set_exception(ArtifactError("it crashed"))
+    batch = ParityImages().batches((75, 75))[0]
+    with Reference(checkpoint, shared=tmp_path, prepared=failed) as reference:
+        assert reference.outputs(batch, ["logits"])["logits"].shape == (8, 1001)
+
+
 IN_THIN = "import thin_network; thin_network.install_for_good(); "
 
 
@@ -121,7 +155,8 @@ def test_two_processes_make_and_say_what_one_does(made_once, monkeypatch, tmp_pa
     submit = SecondProcess.submit
 
     def counted(self, path, *arguments):
-        there.append(path)
+        if path != file:  # Of which it prepares what artifacts are compared with.
+            there.append(path)
         return submit(self, path, *arguments)
 
     monkeypatch.setattr(SecondProcess, "submit", counted)

@@ -521,10 +521,16 @@ def _problems_with_labels(
     found, expected = list(artifact.labels()), list(labels)[artifact.first_class :]
     if len(found) != len(expected):
         return [f"{len(found)} names of classes, expected {len(expected)}"]
-    return [
+    problems = [
         f"class {number} is called {one!r}, expected {other!r}"
         for number, (one, other) in enumerate(zip(found, expected))
         if one != other
+    ]
+    if len(problems) <= len(expected) / 2:
+        return problems
+    return [
+        f"{len(problems)} of {len(expected)} classes have other names than expected: "
+        f"{problems[0]}, and so on. Names of your own are given with --labels."
     ]
 
 

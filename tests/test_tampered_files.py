@@ -100,6 +100,14 @@ def test_names_of_classes(write, format):
                 (*small_build.LABELS, "oak"),
                 ["6 names of classes, expected 7"],
             ),
+            (
+                ("oak", "ash", *small_build.LABELS[2:-2], "elm", "yew"),
+                [
+                    "4 of 6 classes have other names than expected: class 0 is called "
+                    "'rose', expected 'oak', and so on. Names of your own are given "
+                    "with --labels."
+                ],
+            ),
         ):
             report = parity.compare(artifact, REFERENCE, *given, names)
             assert list(report.problems) == expected

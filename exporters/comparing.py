@@ -110,6 +110,8 @@ def prepare(
         size = image_size if "image_size" in row.options else row.fixed_image_size
         batches = parity_images.batches(size)
         for batch in batches:
+            if not reference.has_room_for(batch):
+                continue
             reference.outputs(batch, ["feature_vector"])
             if row.container.can_train:
                 reference.outputs(batch, ["feature_vector"], is_training=True)

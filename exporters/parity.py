@@ -331,6 +331,7 @@ def compare(
         checkpoint's variables as they are.
       labels: names of the checkpoint's classes, None if they are not known.
     """
+    reference.check_has({output.value for output in artifact.outputs.values()})
     problems = _problems_with_record(artifact, reference)
     problems += _problems_with_labels(artifact, labels)
     problems += artifact.check()

@@ -132,14 +132,7 @@ class Reference(contextlib.AbstractContextManager):
         Raises:
           ArtifactError: the checkpoint has no weights for a value.
         """
-        known = set(self.network.endpoints)
-        if self.checkpoint.num_classes is None:
-            known.discard(_BEFORE_CLASSIFIER)
-        if missing := {_VALUES.get(value) for value in values} - {None, *known}:
-            raise ArtifactError(
-                f"The checkpoint {self.checkpoint.path} has no weights to compare "
-                f"{', '.join(sorted(map(str, missing)))} with."
-            )
+        self.check_has(values)
         if _AUXILIARY in values:
             return self.run(batch, values, is_training=is_training)
         key = (id(batch), is_training)
@@ -149,9 +142,9 @@ class Reference(contextlib.AbstractContextManager):
             if is_training:
                 wanted.add(_MOVED)
             else:
-                wanted |= {name for name, of in _VALUES.items() if of in known}
+                wanted |= {name for name, of in _VALUES.items() if self._has(of)}
                 wanted.discard(_AUXILIARY)
-            if self._kept_bytes() + self._bytes_of(batch) > _MOST_KEPT_BYTES:
+            if not self.has_room_for(batch):
                 return self.run(batch, values, is_training=is_training)
             kept = self._kept[key] = self._once(
                 "training" if is_training else "evaluation",
@@ -160,6 +153,21 @@ class Reference(contextlib.AbstractContextManager):
             )
             self._batches[id(batch)] = batch  # So that no other batch gets its id.
         return {value: kept[value] for value in values}
+
+    def check_has(self, values: Collection[str]) -> None:
+        """Raises if the checkpoint has no weights for a value, which `outputs` takes."""
+        missing = {of for v in values if (of := _VALUES.get(v)) and not self._has(of)}
+        if missing:
+            raise ArtifactError(
+                f"The checkpoint {self.checkpoint.path} has no weights to compare "
+                f"{', '.join(sorted(missing))} with."
+            )
+
+    def _has(self, endpoint: str) -> bool:
+        is_there = endpoint in self.network.endpoints
+        if endpoint == _BEFORE_CLASSIFIER:
+            return is_there and self.checkpoint.num_classes is not None
+        return is_there
 
     def _once(self, name: str, batch: np.ndarray, compute: Callable[[], T]) -> T:
         """Computes something of a batch, unless another process did."""
@@ -181,10 +189,12 @@ class Reference(contextlib.AbstractContextManager):
                 unfinished.rename(file)
         return found
 
-    def _kept_bytes(self) -> int:
-        return sum(
+    def has_room_for(self, batch: np.ndarray) -> bool:
+        """Whether what `outputs` gives for one more batch will be remembered."""
+        kept = sum(
             array.nbytes for kept in self._kept.values() for array in kept.values()
         )
+        return kept + self._bytes_of(batch) <= _MOST_KEPT_BYTES
 
     def _bytes_of(self, batch: np.ndarray) -> int:
         """Size of all endpoints, in float32."""

@@ -86,7 +86,7 @@ class FakeReference:
 
     graphs = NoGraphs()
 
-    def __init__(self, checkpoint: Checkpoint, shared: Path | None = None):
+    def __init__(self, checkpoint: Checkpoint, **_: object):
         self.checkpoint = checkpoint
 
     def __enter__(self) -> FakeReference:
@@ -97,6 +97,9 @@ class FakeReference:
 
     def graph(self, **_) -> None:
         """Builds nothing."""
+
+    def check_has(self, values: Collection[str]) -> None:
+        """Has all."""
 
     def outputs(
         self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False

@@ -104,6 +104,9 @@ class NarrowReference:
     def graph(self, **_) -> None:
         """Builds nothing."""
 
+    def check_has(self, values) -> None:
+        """Has all."""
+
     def outputs(self, batch, values, *, is_training=False):
         assert not is_training
         if id(batch) not in self._kept:

@@ -95,6 +95,9 @@ class BlockReference:
     def __exit__(self, *exception: object) -> None:
         pass
 
+    def check_has(self, values: Collection[str]) -> None:
+        """Has all."""
+
     def outputs(
         self, batch: np.ndarray, values: Collection[str], *, is_training: bool = False
     ) -> dict[str, np.ndarray]:

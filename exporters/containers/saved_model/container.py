@@ -231,7 +231,13 @@ def open(path: Path) -> OpenedArtifact:
         )
     averages = {name: v for name, v in variables.items() if "/moving_" in name}
     expected = {"default", *task.published}
-    repetitions = functools.cache(lambda: _repetitions(model, serving, variables))
+
+    @functools.cache
+    def repetitions() -> _Repetitions:
+        try:
+            return _repetitions(model, serving, variables)
+        except (KeyError, ValueError):  # What cannot be told is run.
+            return _Repetitions()
 
     @_without_optimizing()
     @_reading(path)
@@ -250,9 +256,11 @@ def open(path: Path) -> OpenedArtifact:
             **outputs,
         }
         if serving:
-            served = [default] if repeats.serving else serving(batch).values()
-            for name, value in zip(sorted(serving.structured_outputs), served):
-                results[f"{_SERVING}/{name}"] = value
+            names = serving.structured_outputs
+            served = (
+                dict.fromkeys(names, default) if repeats.serving else serving(batch)
+            )
+            results |= {f"{_SERVING}/{name}": value for name, value in served.items()}
         moved, trained = train(
             batch, return_endpoints=True, batch_norm_momentum=MOMENTUM
         )

@@ -158,6 +158,22 @@ def test_a_function_that_differs_is_run(v5, tmp_path, is_changed, differing):
     ]
 
 
+@pytest.mark.usefixtures("thin")
+def test_what_cannot_be_told_is_run(v5, monkeypatch):
+    def fail(function, variables):
+        raise ValueError("a cycle")
+
+    with saved_model.open(v5) as opened:
+        expected = opened.run(SMALL)
+        monkeypatch.setattr(computations, "of", fail)
+    with saved_model.open(v5) as opened:
+        found = opened.run(SMALL)
+        assert opened.check() == []
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5)
+
+
 def calls(function):
     return [node for node in function.node_def if "PartitionedCall" in node.op]
 

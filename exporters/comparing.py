@@ -95,7 +95,7 @@ def compare_by_names(
 def prepare(
     reference: Reference,
     parity_images: ParityImages,
-    rows: Sequence[Format],
+    format_names: Sequence[str],
     image_size: tuple[int, int] | None,
 ) -> None:
     """Computes what artifacts will be compared with, and keeps it.
@@ -103,31 +103,20 @@ def prepare(
     Args:
       reference: the checkpoint's network.
       parity_images: what to run it on.
-      rows: the formats.
+      format_names: of the artifacts.
       image_size: what those take that have a choice.
     """
-    for row in rows:
+    for row in map(FORMATS.__getitem__, format_names):
+        if row.needs_auxiliary_head:  # Its outputs are not kept.
+            continue
         size = image_size if "image_size" in row.options else row.fixed_image_size
         batches = parity_images.batches(size)
-        for batch in batches:
-            if not reference.has_room_for(batch):
-                continue
+        for batch in filter(reference.has_room_for, batches):
             reference.outputs(batch, ["feature_vector"])
             if row.container.can_train:
                 reference.outputs(batch, ["feature_vector"], is_training=True)
         if row.precision and row.precision.activations == "int8":
             reference.activations(batches[0])
-
-
-def prepare_by_names(
-    reference: Reference,
-    parity_images: ParityImages,
-    format_names: Sequence[str],
-    image_size: tuple[int, int] | None,
-) -> None:
-    """Does so in a process that has only the names of what there is in tables."""
-    rows = [FORMATS[name] for name in format_names]
-    prepare(reference, parity_images, rows, image_size)
 
 
 class Comparison(Generic[T]):

@@ -251,6 +251,8 @@ def export(
             parity_images
             and not has_budget
             and all(FORMATS.get(row.name) is row for row in rows)
+            # A single artifact is run while the second process builds the graph, if
+            # this one does not need it.
             and (
                 sum(task in row.tasks for row in rows for task in chosen_tasks) > 1
                 or not _need_graph(rows)
@@ -323,7 +325,7 @@ def export(
             shared = second.shared
             prepared = second.submit(
                 checkpoint.path,
-                comparing.prepare_by_names,
+                comparing.prepare,
                 list(dict.fromkeys(row.name for row, _, _ in jobs)),
                 options.image_size,
             )

@@ -6,13 +6,12 @@ It never passes through a writer, nor through the list of layers: it is the netw
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
 import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import Future
+from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -73,7 +72,7 @@ class Reference(contextlib.AbstractContextManager):
         checkpoint: Checkpoint,
         graphs: NetworkGraphs | None = None,
         shared: Path | None = None,
-        prepared: Future[None] | None = None,
+        prepared: futures.Future[None] | None = None,
     ) -> None:
         """Takes a checkpoint.
 
@@ -164,17 +163,16 @@ class Reference(contextlib.AbstractContextManager):
             )
 
     def _has(self, endpoint: str) -> bool:
-        is_there = endpoint in self.network.endpoints
         if endpoint == _BEFORE_CLASSIFIER:
-            return is_there and self.checkpoint.num_classes is not None
-        return is_there
+            return self.checkpoint.num_classes is not None
+        return endpoint in self.network.endpoints
 
     def _once(self, name: str, batch: np.ndarray, compute: Callable[[], T]) -> T:
         """Computes something of a batch, unless another process did."""
         if self._shared is None:
             return compute()
         if self._prepared:
-            concurrent.futures.wait([self._prepared])
+            futures.wait([self._prepared])
         digest = hashlib.sha256(batch.tobytes()).hexdigest()
         file = self._shared / f"{name}-{digest}"
         with locked(self._shared):

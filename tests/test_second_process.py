@@ -118,7 +118,7 @@ def test_what_another_process_prepared_is_not_computed(stand_in_file, monkeypatc
     with SecondProcess(stand_in_file, None, images) as second:
         second.expect(checkpoint.identity)
         prepared = second.submit(
-            FILE, comparing.prepare_by_names, ["onnx-float32", "onnx-int8"], size
+            FILE, comparing.prepare, ["onnx-float32", "onnx-int8"], size
         )
         with Reference(
             checkpoint, shared=second.shared, prepared=prepared

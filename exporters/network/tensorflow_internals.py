@@ -62,15 +62,22 @@ def framework_ops() -> Any:
 
 
 def is_stateful(op: str) -> bool:
-    """Returns whether an op reads or changes something beyond its inputs."""
+    """Returns whether an op reads or changes something beyond its inputs.
+
+    Raises:
+      KeyError: there is no such op, as where a function is called by its name.
+    """
     try:
         registry = importlib.import_module(
             "tensorflow.python.framework.op_def_registry"
         )
-        return registry.get(op).is_stateful
+        definition = registry.get(op)
     except (ImportError, AttributeError) as error:
-        what = f"it does not say what the op {op} is like ({error})"
+        what = f"it does not say what ops are like ({error})"
         raise TensorFlowInternalsError(what) from error
+    if definition is None:
+        raise KeyError(op)
+    return definition.is_stateful
 
 
 def has_tensor_equality() -> bool:

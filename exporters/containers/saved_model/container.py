@@ -281,13 +281,15 @@ def open(path: Path) -> OpenedArtifact:
     @_reading(path)
     def check() -> list[str]:
         batch = tf.constant(generate(2, *_SMALL))
-        # All traces have the same defaults.
-        one = {"return_endpoints": True} if repetitions().training else {}
-        by_default, _ = train(batch, **one)
-        given, _ = train(batch, **one, batch_norm_momentum=HUB_MOMENTUM)
+        # The trace that `run` did not run, unless it is the same.
+        by_default, _ = train(batch, return_endpoints=repetitions().training)
+        given, _ = train(batch, return_endpoints=True, batch_norm_momentum=HUB_MOMENTUM)
         found = []
         if not np.allclose(by_default, given, _MOVED_TOLERANCE, _MOVED_TOLERANCE):
-            found.append(f"momentum unless one is given: not {HUB_MOMENTUM}")
+            found.append(
+                "moving averages after a step of training by default: not those by the "
+                f"momentum {HUB_MOMENTUM}"
+            )
         trainable = {v.name.removesuffix(":0") for v in model.trainable_variables}
         if trainable != variables.keys() - averages.keys():
             found.append("trainable variables: not all but the moving averages")
@@ -346,7 +348,8 @@ def _repetitions(
     import tensorflow as tf
 
     traces: dict[tuple[bool, bool], Computation] = {}
-    for function in getattr(model.__call__, "concrete_functions", ()):
+    functions = getattr(model.__call__, "concrete_functions", ())
+    for function in functions:
         match function.structured_input_signature:
             case ((_, bool(training), bool(has_endpoints), tf.TensorSpec()), {}):
                 found = computations.of(function, variables)
@@ -358,7 +361,7 @@ def _repetitions(
             case _:
                 return _Repetitions()
     # Of two traces for the same arguments, either might be called.
-    if len(traces) != 4 or len(model.__call__.concrete_functions) != 4:
+    if not len(traces) == len(functions) == 4:
         return _Repetitions()
 
     def is_same(one: Computation, other: Computation) -> bool:

@@ -246,9 +246,16 @@ class Reference(contextlib.AbstractContextManager):
         Returns:
           Layer -> its output.
         """
+        tensors = {name: self._tensor(name) for name in names}
+        return self._session(False).run(tensors, {self.graph().images: batch})
+
+    def _tensor(self, layer: str) -> tf.Tensor:
+        """TF-Slim's tensor of a layer; it flattens features only for a classifier."""
         graph = self.graph()
-        tensors = {name: graph.graph.get_tensor_by_name(f"{name}:0") for name in names}
-        return self._session(False).run(tensors, {graph.images: batch})
+        is_features = layer == self.network.endpoints[_BEFORE_CLASSIFIER]
+        if is_features and not self._has(_BEFORE_CLASSIFIER):
+            return graph.feature_vector
+        return graph.graph.get_tensor_by_name(f"{layer}:0")
 
     def activations(self, batch: np.ndarray) -> Activations:
         """Runs the network, image by image, and notes what its activations are like.
@@ -270,7 +277,7 @@ class Reference(contextlib.AbstractContextManager):
         for layer in network.layers:
             if not isinstance(layer, Softmax):
                 name = layer.name
-                tensors[name] = graph.graph.get_tensor_by_name(f"{name}:0")
+                tensors[name] = self._tensor(name)
                 # Of residuals, which TF-Slim multiplies later.
                 scales[name] = layer.scale if isinstance(layer, Conv) else 1.0
         ranges = {name: (0.0, 0.0) for name in tensors}

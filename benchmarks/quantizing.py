@@ -238,6 +238,7 @@ def ways() -> list[Way]:
         _other("onnx-int8", "ONNX Runtime, Percentile", "onnxruntime-percentile"),
         _other("onnx-int8", "NNCF", "nncf"),
         _ours("tflite-int8"),
+        _ours("tflite-int8", "all in integers", "--full-integer"),
         _ours("tflite-int8", "symmetric", "--int8-activations", "symmetric"),
         Way("tflite-int8", exporting.CONVERTER, _converted),
         _other("tflite-int8", "ai-edge-quantizer", "ai-edge-quantizer"),

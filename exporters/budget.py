@@ -301,7 +301,7 @@ def meet(
       if there is one, is the choice.
     """
     given = build.options.keep_float
-    candidates = _candidates(row, given, build.network.up_to([task.endpoint]))
+    candidates = _candidates(row, build, task)
 
     def trial(blocks: Collection[str], *, is_scored: bool = True) -> Trial:
         kept = (*given, *(name for name in candidates if name in blocks))
@@ -392,10 +392,11 @@ def _milliseconds(predict: Callable, image: Any) -> Iterator[float]:
         yield (time.perf_counter() - start) * 1000
 
 
-def _candidates(row: Format, given: tuple[str, ...], network: Network) -> list[str]:
+def _candidates(row: Format, build: Build, task: Task) -> list[str]:
     """The blocks that are in integers, unless something else is chosen."""
-    precision = row.with_options({"keep_float": given}).precision
+    precision = row.with_options(build.options.recorded(row.options)).precision
     assert precision is not None
+    network = build.network.up_to([task.endpoint])
     in_float = precision.float_layers(network)
     return [
         name

@@ -44,6 +44,8 @@ class ExportOptions:
       softmax: probabilities instead of logits (TFLite classification).
       integer_type: "float32", "uint8" or "int8": type of input and output of the full
         int8 TFLite.
+      full_integer: all layers of that in integers, and not just those that gain by it;
+        so whenever its input and output are.
       signed_input: images in [-1, 1], as the published TFLite took them (TFLite).
       keep_float: blocks of the network, as `exporters.network.layers.Network.blocks`
         names them, that stay float32 where the others are int8.
@@ -61,6 +63,7 @@ class ExportOptions:
     endpoints: bool = False
     softmax: bool = False
     integer_type: str = "float32"
+    full_integer: bool = False
     signed_input: bool = False
     keep_float: tuple[str, ...] = ()
     int8_activations: str = "asymmetric"
@@ -95,13 +98,16 @@ class ExportOptions:
     def recorded(self, names: Collection[str]) -> dict[str, Any]:
         """Returns fields as an artifact's record has them.
 
-        What was added later is among them only if it is not the default: so the records
-        of others are what they were before there was the choice.
+        What was added later is among them only if it is not as it was before there was
+        the choice: so the records of others are what they were then.
         """
+        values = {name: getattr(self, name) for name in sorted(names)}
+        if "full_integer" in values and self.integer_type != "float32":
+            values["full_integer"] = True
         return {
-            name: getattr(self, name)
-            for name in sorted(names)
-            if name not in _ADDED or getattr(self, name) != _ADDED[name]
+            name: value
+            for name, value in values.items()
+            if name not in BEFORE or value != BEFORE[name]
         }
 
     def chosen(self, names: Collection[str]) -> list[str]:
@@ -120,12 +126,13 @@ class ExportOptions:
         return [word.replace("_", "-") for word in words]
 
 
-_ADDED = {
-    field.name: field.default
-    for field in dataclasses.fields(ExportOptions)
-    if field.name in ("keep_float", "int8_activations", "reduce_range")
+BEFORE: Mapping[str, Any] = {
+    "keep_float": (),
+    "int8_activations": "asymmetric",
+    "reduce_range": False,
+    "full_integer": True,
 }
-"""Options that records do not need to have -> their defaults."""
+"""Options that records do not need to have -> what was before there was the choice."""
 
 
 @dataclasses.dataclass(frozen=True)

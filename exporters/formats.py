@@ -14,7 +14,7 @@ from typing import Any
 
 from checkpoints import crashes, hdf5, keras_weights, safetensors, wire
 from exporters.artifact import OpenedArtifact, Sections
-from exporters.build import SYMMETRIC, Build, ExportOptions
+from exporters.build import BEFORE, SYMMETRIC, Build, ExportOptions
 from exporters.containers.hub_module.versions import V1, V3
 from exporters.containers.saved_model.versions import WITH_SIGNATURE, WITHOUT_SIGNATURE
 from exporters.containers.tfjs import versions as tfjs
@@ -132,10 +132,18 @@ class Format:
         module = importlib.import_module(self.container.module)
         module.write(build, self.variant, task, record, path)
 
+    def recorded_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a record, with what it means that some are not in it."""
+        before = {name: BEFORE[name] for name in self.options if name in BEFORE}
+        return {**before, **options}
+
     def with_options(self, options: Mapping[str, Any]) -> Format:
-        """The row as options change it: in how much of it numbers are rounded."""
-        given = {name: options.get(name) for name in self.options}
+        """The row as options of a record change it: how much of it is rounded."""
+        recorded = self.recorded_options(options)
+        given = {name: recorded.get(name) for name in self.options}
         changes: dict[str, Any] = {}
+        if given.get("full_integer"):
+            changes["in_float"] = ()
         if blocks := given.get("keep_float"):
             changes["float_blocks"] = tuple(blocks)
         if given.get("int8_activations") == SYMMETRIC:
@@ -334,6 +342,8 @@ _FLOAT32 = Precision()
 # rounding of images and kernels would be most of the error.
 _FIRST = ("Conv2d_1a_3x3",)
 _STEM = (*_FIRST, "Conv2d_2a_3x3", "Conv2d_2b_3x3", "MaxPool_3a_3x3", "Conv2d_3b_1x1")
+# What of the stem LiteRT computes in float32 in no more time.
+_STEM_OF_LITERT = (*_FIRST, "Conv2d_3b_1x1")
 _HEAD = ("global_pool", "PreLogitsFlatten", "Logits", "Predictions")
 
 _ONNX_OPTIONS = ("image_size", "nchw", "endpoints")
@@ -436,12 +446,13 @@ FORMATS = {
         Format(
             "tflite-int8",
             _TFLITE,
-            Precision("int8", "int8"),
-            "TFLite quantized throughout",
+            Precision("int8", "int8", in_float=_STEM_OF_LITERT + _HEAD),
+            "TFLite quantized (per channel)",
             _QUANTIZED,
             options=(
                 *_TFLITE_OPTIONS,
                 "integer_type",
+                "full_integer",
                 "keep_float",
                 "int8_activations",
             ),

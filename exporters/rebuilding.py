@@ -185,7 +185,7 @@ class _One:
                 directory,
                 formats=[row],
                 tasks=[record.task],
-                options=_options(record),
+                options=_options(record, row),
                 calibration_images=self.calibration_images
                 if row.is_calibrated
                 else None,
@@ -228,13 +228,13 @@ class _One:
         return described, record
 
 
-def _options(record: Record) -> ExportOptions:
-    """Returns the options that a record says, and the defaults of others.
+def _options(record: Record, row: Format) -> ExportOptions:
+    """Returns the options that a record says, of an artifact of a format.
 
     Raises:
       ArtifactError: there are no such options.
     """
-    given = dict(record.options)
+    given = row.recorded_options(record.options)
     for name, value in given.items():
         if isinstance(value, list):
             given[name] = tuple(value)

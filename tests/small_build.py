@@ -73,7 +73,7 @@ def write(build: Build, row: Format, task: Task, path: Path) -> Path:
     """Writes a file of a format, as exporting does."""
     options = build.options.recorded(row.options)
     record = records.make(row.name, task.name, build.checkpoint, options)
-    row.write(build, task, record, path)
+    row.with_options(options).write(build, task, record, path)
     return path
 
 

@@ -40,12 +40,14 @@ def row(name):
 def exported(tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "labels_for", lambda *_: small_build.LABELS)
 
-    def run(name, keep_float=(), checkpoint=CHECKPOINT, **options):
+    def run(name, keep_float=(), checkpoint=CHECKPOINT, full_integer=False, **options):
         return export(
             checkpoint,
             tmp_path / "out",
             formats=[row(name)],
-            options=dataclasses.replace(small_build.OPTIONS, keep_float=keep_float),
+            options=dataclasses.replace(
+                small_build.OPTIONS, keep_float=keep_float, full_integer=full_integer
+            ),
             reference=small_build.BlockReference(checkpoint),
             **{"images": small_build.IMAGES, "tasks": ["classification"]} | options,
         )
@@ -207,6 +209,7 @@ def test_a_drop_that_is_met_without(exported, photographs, tied, names, name):
 def test_a_drop_takes_the_worst_blocks_and_no_more(exported, photographs, tied, names):
     (item,) = exported(
         "tflite-int8",
+        full_integer=True,
         checkpoint=tied,
         images=photographs / "labelled",
         labels=names,

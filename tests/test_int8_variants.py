@@ -1,4 +1,4 @@
-"""Symmetric activations and kernels in 7 bits: files that say so, and are so."""
+"""Int8 in other ways than the usual: files that say so, and are so."""
 
 import dataclasses
 import json
@@ -23,6 +23,8 @@ CHECKPOINT = small_build.checkpoint()
 CHECKPOINT.num_classes = len(small_build.LABELS)
 SYMMETRIC = {"int8_activations": "symmetric"}
 REDUCED = {"reduce_range": True}
+FULL = {"full_integer": True}
+INTEGERS_OUTSIDE = {"integer_type": "uint8"}
 VARIANTS = [
     ("onnx-int8", SYMMETRIC, "-symmetric"),
     ("onnx-int8", REDUCED, "-reduce-range"),
@@ -70,6 +72,15 @@ def verified(path):
     return item
 
 
+def rebuilt(path):
+    return rebuilding.rebuild(
+        path,
+        CHECKPOINT,
+        formats={name: row(name) for name in ("onnx-int8", "tflite-int8")},
+        reference=small_build.BlockReference(CHECKPOINT),
+    )
+
+
 @pytest.mark.parametrize(("name", "options", "word"), VARIANTS)
 def test_files_say_what_they_are(tmp_path, name, options, word):
     path = exported(tmp_path, name, **options)
@@ -80,13 +91,58 @@ def test_files_say_what_they_are(tmp_path, name, options, word):
     card = manifest.card_of(path).read_text()
     assert all(f'"{option}": ' in card for option in options)
     assert verified(path).passed
-    rebuilt = rebuilding.rebuild(
-        path,
-        CHECKPOINT,
-        formats={name: row(name)},
-        reference=small_build.BlockReference(CHECKPOINT),
-    )
-    assert rebuilt.passed, rebuilt.artifacts
+    done = rebuilt(path)
+    assert done.passed, done.artifacts
+
+
+def in_integers(path):
+    """The layers with weights, and whether they are integers."""
+    artifact, _ = open_artifact(path)
+    with artifact:
+        return {
+            name.removesuffix("/weights"): weight.values.dtype == np.int8
+            for name, weight in artifact.weights().items()
+            if name.endswith("/weights")
+        }
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (FULL, "-full-integer"),
+        (FULL | SYMMETRIC, "-full-integer-symmetric"),
+        (INTEGERS_OUTSIDE, "-uint8"),
+        (FULL | INTEGERS_OUTSIDE, "-uint8-full-integer"),
+    ],
+)
+def test_all_layers_in_integers(tmp_path, options, word):
+    """Such a file's record is what it was when there were no others."""
+    path = exported(tmp_path, "tflite-int8", **options)
+    assert path.stem.endswith(f"tflite-int8-75{word}")
+    assert all(in_integers(path).values())
+    described = json.loads(manifest.path_of(path).read_text())
+    assert "full_integer" not in described["options"]
+    assert verified(path).passed
+    assert rebuilt(path).passed
+
+
+def test_the_first_and_the_last_layer_in_float(tmp_path):
+    path = exported(tmp_path, "tflite-int8")
+    assert path.stem.endswith("tflite-int8-75")
+    floats = {
+        scope for scope, is_integer in in_integers(path).items() if not is_integer
+    }
+    assert floats == {"scope/first/Relu", "scope/logits"}
+    described = json.loads(manifest.path_of(path).read_text())
+    assert described["options"]["full_integer"] is False
+    assert verified(path).passed
+    assert rebuilt(path).passed
+    outputs = {}
+    for name, options in {"full": FULL, "usual": {}}.items():
+        artifact, _ = open_artifact(exported(tmp_path / name, "tflite-int8", **options))
+        with artifact:
+            outputs[name] = artifact.activations()
+    assert outputs["full"].keys() - outputs["usual"].keys() >= {"in", "head/logits"}
 
 
 @pytest.mark.parametrize("name", ["onnx-int8", "tflite-int8"])

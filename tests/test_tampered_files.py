@@ -336,7 +336,10 @@ def test_images_have_the_range_that_the_format_says(
     def changed(of):
         return Quantization(of.scale * np.float32(factor), zero_point)
 
-    path = _write_with(changed, ["in"], write, "tflite-int8", monkeypatch)
+    def write_full(format):
+        return write(format, full_integer=True)
+
+    path = _write_with(changed, ["in"], write_full, "tflite-int8", monkeypatch)
     assert wrong(path)["in"].endswith("expected 0 to 1")
 
 
@@ -432,7 +435,8 @@ def _write_as(claimed: str, written: str, path: Path) -> Path:
     """Writes a file in one format that says it is of another."""
     build = small_build.build(CHECKPOINT)
     row, task = FORMATS[written], TASKS["classification"]
-    record = records.make(claimed, task.name, CHECKPOINT, {})
+    options = build.options.recorded(row.options)
+    record = records.make(claimed, task.name, CHECKPOINT, options)
     row.write(build, task, record, path)
     return path
 

@@ -515,6 +515,11 @@ def _add_options(group: Any) -> None:
         help="input and output as uint8 or int8 (tflite-int8)",
     )
     group.add_argument(
+        "--full-integer",
+        action="store_true",
+        help="all layers in integers, for NPUs (tflite-int8)",
+    )
+    group.add_argument(
         "--int8-activations",
         metavar="HOW",
         choices=("asymmetric", "symmetric"),

@@ -363,6 +363,7 @@ def options(arguments: argparse.Namespace) -> ExportOptions:
         endpoints=arguments.endpoints,
         softmax=arguments.softmax,
         integer_type=arguments.integer_type,
+        full_integer=arguments.full_integer,
         signed_input=arguments.signed_input,
         keep_float=tuple(arguments.keep_float or ()),
         int8_activations=arguments.int8_activations,

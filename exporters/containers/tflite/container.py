@@ -1,4 +1,4 @@
-"""TFLite files, in float32, with float16 or int8 weights, or quantized throughout.
+"""TFLite files, in float32, with float16 or int8 weights, or quantized.
 
 And the one that was published, which holds another classifier (`versions`).
 

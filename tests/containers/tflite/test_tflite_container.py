@@ -306,6 +306,8 @@ def test_files_agree_with_tf_slim(files, reference, parity_images, format, task)
 @pytest.mark.parametrize("format, bytes_per_number", list(zip(WRITTEN, (4, 2, 1, 1))))
 def test_file_sizes(files, format, bytes_per_number, task, numbers):
     size = files(format, task).stat().st_size
+    if format == "tflite-int8" and task == "classification":
+        size -= 1536 * 1001 * 3  # Its last kernel is in float32.
     assert numbers * bytes_per_number <= size <= 1.06 * numbers * bytes_per_number
 
 

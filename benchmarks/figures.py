@@ -98,8 +98,8 @@ class Run:
       cached_memory: likewise.
       latency: seconds for a batch of 1.
       throughput: images per second, in batches of 8.
-      to_float32: median latency relative to our float32 file of the same container, by
-        the same engine.
+      to_float32: shortest latency relative to that of our float32 file of the same
+        container, by the same engine.
       to_own_engine: the same relative to this file by the engine of its container.
       to_ours: the same relative to our file of the same format, by the same engine;
         None for ours.

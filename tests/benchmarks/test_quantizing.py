@@ -80,7 +80,7 @@ def test_our_own_ways(thin, tmp_path):
     assert [one.tool for one in found] == [
         "irv2",  # In float32.
         *("irv2", "irv2, symmetric", "irv2, 7 bits"),
-        *("irv2", "irv2, symmetric"),
+        *("irv2", "irv2, all in integers", "irv2, symmetric"),
     ]
     assert not any(one.failed for one in found)
     (float32,), *others = [one.closeness for one in found]

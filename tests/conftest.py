@@ -225,15 +225,19 @@ def deployable(made_once, request) -> Path:
 
     def write(directory: Path) -> None:
         reference = request.getfixturevalue("reference")
-        done = export(
-            reference.checkpoint,
-            directory,
-            formats=[row for row in FORMATS.values() if "image_size" in row.options],
-            options=ExportOptions(image_size=(139, 139)),
-            verify=False,  # The consumers compare.
-            reference=reference,
-        )
-        assert done.passed, [item.failures for item in done.artifacts]
+        for heeded, options in (
+            ("image_size", {}),
+            ("full_integer", {"full_integer": True}),
+        ):
+            done = export(
+                reference.checkpoint,
+                directory,
+                formats=[row for row in FORMATS.values() if heeded in row.options],
+                options=ExportOptions(image_size=(139, 139), **options),
+                verify=False,  # The consumers compare.
+                reference=reference,
+            )
+            assert done.passed, [item.failures for item in done.artifacts]
 
     return made_once("deployable", write)
 

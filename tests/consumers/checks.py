@@ -62,7 +62,7 @@ def assert_close(found, expected, tolerance=2e-5):
     assert error <= tolerance, f"relative error {error:.3g}"
 
 
-def assert_agrees(run, name, reference):
+def assert_agrees(run, name, reference, option=""):
     """Asserts that a runtime computes the network from a format's file of each task.
 
     Args:
@@ -70,11 +70,12 @@ def assert_agrees(run, name, reference):
       name: of the format, such as "onnx-int8". Its files are in the directory that the
         environment variable DEPLOYABLE names.
       reference: images of 139 x 139 pixels, and the network's outputs for them.
+      option: of the export, as it is in the files' names; "" for none.
     """
     container, weights = name.split("-")[0], name.split("-")[-1]
     images = reference["139x139/images"][:DEPLOYABLE_IMAGES]
     for task, output in OUTPUTS.items():
-        file = f"inception_resnet_v2-{task}-{name}-139-stand-in.{container}"
+        file = f"inception_resnet_v2-{task}-{name}-139{option}-stand-in.{container}"
         found = run(os.path.join(os.environ["DEPLOYABLE"], file), images)
         expected = reference["139x139/" + output][:DEPLOYABLE_IMAGES]
         if weights == "float32":

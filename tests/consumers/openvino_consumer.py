@@ -42,5 +42,9 @@ def check_tflite_int8(reference):
     checks.assert_agrees(run, "tflite-int8", reference)
 
 
+def check_tflite_int8_full_integer(reference):
+    checks.assert_agrees(run, "tflite-int8", reference, "-full-integer")
+
+
 if __name__ == "__main__":
     checks.main(globals())

@@ -44,8 +44,8 @@ class ExportOptions:
       softmax: probabilities instead of logits (TFLite classification).
       integer_type: "float32", "uint8" or "int8": type of input and output of the full
         int8 TFLite.
-      full_integer: all layers of that in integers, and not just those that gain by it;
-        so whenever its input and output are.
+      full_integer: all its layers in integers, also the few that cost no time in
+        float32; they are whenever its input and output are.
       signed_input: images in [-1, 1], as the published TFLite took them (TFLite).
       keep_float: blocks of the network, as `exporters.network.layers.Network.blocks`
         names them, that stay float32 where the others are int8.

@@ -89,7 +89,7 @@ def text(
         "## Licence",
         "Apache-2.0, as the published checkpoint and the code of TF-Slim.",
         "## Checkpoint",
-        _checkpoint(described),
+        _checkpoint(row, described),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -329,7 +329,7 @@ def _figure(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.6g}"
 
 
-def _checkpoint(described: Mapping[str, Any]) -> str:
+def _checkpoint(row: Format, described: Mapping[str, Any]) -> str:
     lines = [
         f"- File: `{described['checkpoint']['file']}`, {described['provenance']}",
         f"- Identity: `{described['checkpoint_identity']}`, a SHA-256 over the network's "
@@ -338,7 +338,7 @@ def _checkpoint(described: Mapping[str, Any]) -> str:
     if described.get("handle"):
         lines.append(f"- Published as: `{described['handle']}`")
     if described["options"]:
-        options = json.dumps(described["options"], sort_keys=True)
+        options = json.dumps(row.completed(described["options"]), sort_keys=True)
         lines.append(f"- Options: `{options}`")
     versions = ", ".join(f"{k} {v}" for k, v in described["versions"].items())
     lines.append(f"- Made with: {versions}")

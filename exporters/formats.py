@@ -132,15 +132,15 @@ class Format:
         module = importlib.import_module(self.container.module)
         module.write(build, self.variant, task, record, path)
 
-    def recorded_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Options of a record, with what it means that some are not in it."""
+    def completed(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of a record, with what it means that others are not in it."""
         before = {name: BEFORE[name] for name in self.options if name in BEFORE}
         return {**before, **options}
 
     def with_options(self, options: Mapping[str, Any]) -> Format:
         """The row as options of a record change it: how much of it is rounded."""
-        recorded = self.recorded_options(options)
-        given = {name: recorded.get(name) for name in self.options}
+        completed = self.completed(options)
+        given = {name: completed.get(name) for name in self.options}
         changes: dict[str, Any] = {}
         if given.get("full_integer"):
             changes["in_float"] = ()

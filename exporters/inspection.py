@@ -132,7 +132,7 @@ def _facts(
     path: Path, artifact: OpenedArtifact, row: Format, changed: list[str]
 ) -> dict[str, Any]:
     record = artifact.record
-    options = dict(record.options) if record else {}
+    options = row.completed(record.options) if record else {}
     is_stand_in = record is not None and record.stand_in
     weights = artifact.weights()
     black, white = artifact.input_range

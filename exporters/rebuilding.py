@@ -234,7 +234,7 @@ def _options(record: Record, row: Format) -> ExportOptions:
     Raises:
       ArtifactError: there are no such options.
     """
-    given = row.recorded_options(record.options)
+    given = row.completed(record.options)
     for name, value in given.items():
         if isinstance(value, list):
             given[name] = tuple(value)

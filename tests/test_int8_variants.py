@@ -15,6 +15,7 @@ from exporters.build import ExportOptions
 from exporters.errors import ExportError
 from exporters.exporting import export
 from exporters.formats import FORMATS, open_artifact
+from exporters.inspection import inspect
 from exporters.network import quantization
 from exporters.network.tasks import TASKS
 from exporters.verification import verify
@@ -122,6 +123,8 @@ def test_all_layers_in_integers(tmp_path, options, word):
     assert all(in_integers(path).values())
     described = json.loads(manifest.path_of(path).read_text())
     assert "full_integer" not in described["options"]
+    assert inspect(path).facts["options"]["full_integer"] is True
+    assert '"full_integer": true' in manifest.card_of(path).read_text()
     assert verified(path).passed
     assert rebuilt(path).passed
 

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -96,6 +97,17 @@ def write_json(file: Path, value: Any) -> None:
     """Writes a value as JSON, readable for people."""
     text = json.dumps(value, indent=2, allow_nan=False)
     file.write_text(text + "\n", encoding="utf-8")
+
+
+def is_no_directory(path: Path) -> bool:
+    """Whether there is something at a path, and it is no directory.
+
+    That is one question to the system: between two, another process may remove it.
+    """
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ _PREFIX = "irv2-"
 _OWNER = ".owner"
 _UNNAMED_OWNER = f"{_OWNER}-"
 _NAME = "scratch-"
+_ATTEMPTS = 10
 _RANDOM_NAME = re.compile(f"{_NAME}[a-z0-9_]{{8}}")
 """What is added to a prefix, the last of it by `tempfile.mkdtemp`."""
 
@@ -141,12 +142,13 @@ def scratch_beside(path: Path) -> Iterator[Path]:
 
 
 def _made_with_parents(directory: Path) -> Scratch:
+    for _ in range(_ATTEMPTS - 1):
+        # Another process, which is done, may remove it before or after `mkdir` finds it.
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            directory.mkdir(parents=True, exist_ok=True)
+            return Scratch(directory, _HIDDEN_PREFIX)
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        return Scratch(directory, _HIDDEN_PREFIX)
-    except FileNotFoundError:  # Another process, which is done, removed it.
-        directory.mkdir(parents=True, exist_ok=True)
-        return Scratch(directory, _HIDDEN_PREFIX)
+    return Scratch(directory, _HIDDEN_PREFIX)
 
 
 def remove_leftovers(parent: Path, prefix: str = _HIDDEN_PREFIX) -> list[Path]:

@@ -508,11 +508,9 @@ def _check_classifier(checkpoint: Checkpoint, tasks: Sequence[Task]) -> None:
 
 def _check_directory(output: Path) -> None:
     """Raises if nothing can be written to a directory, before any work is done."""
-    existing = next(
-        path for path in (output, *output.absolute().parents) if path.exists()
-    )
-    if not existing.is_dir():
-        raise ExportError(f"{existing} is a file; expected a directory to export to")
+    for path in (output, *output.absolute().parents):
+        if files.is_no_directory(path):
+            raise ExportError(f"{path} is a file; expected a directory to export to")
     with scratch_beside(output / "artifacts"):
         pass
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from checkpoints import stand_in
+from checkpoints import files, stand_in
 from checkpoints.files import PathLike
 from checkpoints.reader import open_checkpoint
 from checkpoints.scratch import scratch_beside
@@ -56,7 +56,7 @@ def make_stand_in(
         raise ExportError(f"{path} is a directory; expected a file to write")
     if path.exists() and not force:
         raise ExportError(f"{path} exists already. Use --force to replace it.")
-    if path.parent.exists() and not path.parent.is_dir():
+    if files.is_no_directory(path.parent):
         raise ExportError(f"{path.parent} is a file; expected a directory")
 
     def generated(done: int, total: int) -> None:

@@ -337,7 +337,7 @@ def _check_output(output: Path, force: bool) -> None:
         raise ExportError(f"{output} is a directory; expected a file to write")
     if output.exists() and not force:
         raise ExportError(f"{output} exists already. Use --force to replace it.")
-    if output.parent.exists() and not output.parent.is_dir():
+    if files.is_no_directory(output.parent):
         raise ExportError(f"{output.parent} is a file; expected a directory")
 
 

@@ -92,7 +92,7 @@ def pack(
       OSError: a file cannot be written.
     """
     output_directory = Path(output)
-    if output_directory.exists() and not output_directory.is_dir():
+    if files.is_no_directory(output_directory):
         raise InstallError(f"{output_directory} is a file; expected a directory")
     # First of all, so that a directory that cannot be written is found at once.
     with (

@@ -192,3 +192,15 @@ def test_syncing_takes_files_and_directories(tmp_path):
     (tmp_path / "directory/file").write_text("content")
     files.sync(tmp_path / "directory")
     files.sync(tmp_path / "directory/file")
+
+
+def test_what_is_no_directory_is_asked_in_one_go(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path)
+    asked = []
+    ask = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self: asked.append(self) or ask(self))
+    assert files.is_no_directory(tmp_path / "file")
+    for name in ("", "link", "nothing", "file/below"):
+        assert not files.is_no_directory(tmp_path / name)
+    assert len(asked) == 5

@@ -71,6 +71,22 @@ def test_another_process_may_remove_the_directory_meanwhile(tmp_path, monkeypatc
         assert scratch.is_dir()
 
 
+def test_another_process_may_remove_the_directory_that_was_found(tmp_path, monkeypatch):
+    def found_and_gone(path, **_):
+        monkeypatch.undo()
+        raise FileExistsError(errno.EEXIST, "File exists", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", found_and_gone)
+    with scratch_beside(tmp_path / "new" / "x") as scratch:
+        assert scratch.is_dir()
+
+
+def test_no_scratch_beside_what_is_in_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileExistsError), scratch_beside(tmp_path / "file" / "x"):
+        pass
+
+
 @pytest.mark.parametrize(
     "error",
     [

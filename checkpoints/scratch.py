@@ -29,7 +29,6 @@ _PREFIX = "irv2-"
 _OWNER = ".owner"
 _UNNAMED_OWNER = f"{_OWNER}-"
 _NAME = "scratch-"
-_ATTEMPTS = 10
 _RANDOM_NAME = re.compile(f"{_NAME}[a-z0-9_]{{8}}")
 """What is added to a prefix, the last of it by `tempfile.mkdtemp`."""
 
@@ -141,14 +140,15 @@ def scratch_beside(path: Path) -> Iterator[Path]:
                 directory.rmdir()
 
 
-def _made_with_parents(directory: Path) -> Scratch:
-    for _ in range(_ATTEMPTS - 1):
+def _made_with_parents(directory: Path, attempts: int = 10) -> Scratch:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return Scratch(directory, _HIDDEN_PREFIX)
+    except (FileNotFoundError, FileExistsError):
         # Another process, which is done, may remove it before or after `mkdir` finds it.
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            directory.mkdir(parents=True, exist_ok=True)
-            return Scratch(directory, _HIDDEN_PREFIX)
-    directory.mkdir(parents=True, exist_ok=True)
-    return Scratch(directory, _HIDDEN_PREFIX)
+        if attempts == 1:
+            raise
+    return _made_with_parents(directory, attempts - 1)
 
 
 def remove_leftovers(parent: Path, prefix: str = _HIDDEN_PREFIX) -> list[Path]:

@@ -166,6 +166,9 @@ def test_a_budget_takes_the_worst_blocks_and_no_more(exported, name):
 def test_a_budget_that_cannot_be_met_leaves_nothing(exported, name, tmp_path):
     (item,) = exported(name, budget=Tolerance(1e-12, -1)).artifacts
     assert not item.is_kept and item.error is None
+    # It is in float whatever the choice.
+    assert len(item.trials) > 1
+    assert not any("first" in trial.keep_float for trial in item.trials)
     best = budget.choice(item.trials)
     told = f"with {len(best.keep_float)} blocks in float, has {best.output.in_words()}"
     assert item.failures[0].startswith("the budget cannot be met: ")

@@ -83,6 +83,7 @@ def test_ratios(runs):
     stock = runs["float", "stock", "own"]
     assert stock.to_float32 == about(2)
     assert stock.to_ours == about(2)
+    assert stock.to_ours == stock.latency.minimum / ours.latency.minimum
     integers = runs["int", "irv2", "other"]
     assert integers.to_float32 == about(0.5)
     assert integers.to_own_engine == about(0.5)

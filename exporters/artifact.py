@@ -87,12 +87,17 @@ class OpenedArtifact(contextlib.AbstractContextManager):
       task: what it is for.
       record: what it says about itself, None if another tool made it.
       image_size: the (height, width) it is bound to, None if any will do.
-      outputs: name -> what it should be, of all that `run` returns; the task's own
-        output comes first.
+      outputs: name -> what it should be, of all that `run` and `train` return; the task's
+        own output comes first.
       run: images, float32 [batch, height, width, 3] in [0, 1] -> output name -> array.
         It raises `MissingLibraryError` where its library is an extra that is not there.
+      train: the same for outputs of a step of training, which leaves no trace; None where
+        there are none.
       main_only: the same as `run` but for the outputs beside the task's own, where these
         cost more than taking them; None where `run` is as quick.
+      computations: returns output name -> what stands for all that it is computed of,
+        numbers as well, of those where that can be told: in two artifacts that have the
+        same, the same library computes the same of the same images.
       weights: returns name -> weight, as the checkpoint names them; or, if `is_folded`,
         "<scope>/weights" and "<scope>/biases" for each layer.
       activations: returns layer -> the quantization of its output, for those that are
@@ -117,7 +122,9 @@ class OpenedArtifact(contextlib.AbstractContextManager):
     outputs: Mapping[str, Output]
     run: Callable[[np.ndarray], Mapping[str, np.ndarray]]
     weights: Callable[[], Mapping[str, StoredWeight]]
+    train: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
     main_only: Callable[[np.ndarray], Mapping[str, np.ndarray]] | None = None
+    computations: Callable[[], Mapping[str, bytes]] = dict
     activations: Callable[[], Mapping[str, Quantization]] = dict
     windows: Callable[[], Mapping[str, Window]] = dict
     input_range: tuple[float, float] = (0.0, 1.0)

@@ -597,7 +597,9 @@ def _blaming(path: Path, artifact: OpenedArtifact) -> OpenedArtifact:
     return dataclasses.replace(
         artifact,
         run=named(artifact.run),
+        train=artifact.train and named(artifact.train),
         main_only=artifact.main_only and named(artifact.main_only),
+        computations=named(artifact.computations),
         weights=named(artifact.weights),
         activations=named(artifact.activations),
         windows=named(artifact.windows),

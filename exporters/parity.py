@@ -7,8 +7,9 @@ a single wrong one hardly shows in the outputs.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -406,51 +407,131 @@ def compare_outputs(
     tolerance: Tolerance,
 ) -> ComparedOutputs:
     """Runs an artifact and its reference on the same images; see `compare`."""
-    expected = artifact.outputs
-    figures: dict[str, _Figures] = {}
+    figures: dict[str, list[_Figures]] = {}
     counts: dict[str, int] = {}
     unknown: set[str] = set()
     missing: set[str] = set()
     not_run = None
-    for batch in parity_images.batches(artifact.image_size):
+    computed = artifact.computations()
+    for number, batch in enumerate(parity_images.batches(artifact.image_size)):
+        compared = _Compared(artifact, reference, batch, computed)
         try:
-            found = artifact.run(batch)
+            if not compared.of(artifact.run, is_training=False) and number == 0:
+                # That it runs at all.
+                compared.add_first_image(artifact.predict)
+            if artifact.train:
+                compared.of(artifact.train, is_training=True)
         except MissingLibraryError as error:
             not_run = str(error)
             break
         count, height, width, _ = batch.shape
         size = f"{height} x {width}"
         counts[size] = counts.get(size, 0) + count
-        unknown |= found.keys() - expected.keys()
-        missing |= expected.keys() - found.keys()
-        known = {
-            is_training: reference.outputs(
-                batch,
-                {o.value for o in expected.values() if o.is_training is is_training},
-                is_training=is_training,
-            )
-            for is_training in {output.is_training for output in expected.values()}
-        }
-        for name, output in expected.items():
-            if name in found:
-                value = known[output.is_training][output.value]
-                if is_classes(output):
-                    value = value[..., artifact.first_class :]
-                figures.setdefault(name, _Figures(output)).add(
-                    value, np.asarray(found[name])
-                )
+        unknown |= compared.unknown
+        missing |= compared.missing
+        for name, found in compared.figures.items():
+            figures.setdefault(name, []).extend(found)
     problems = [f"output {name}: unexpected" for name in sorted(unknown)]
     problems += [f"output {name}: missing" for name in sorted(missing)]
     return ComparedOutputs(
         images=counts,
         figures={
-            name: figures[name].parity(tolerance.of(output, artifact.image_size))
-            for name, output in expected.items()
+            name: _parity(figures[name], tolerance.of(output, artifact.image_size))
+            for name, output in artifact.outputs.items()
             if name in figures
         },
         problems=tuple(problems),
         not_run=not_run,
     )
+
+
+class _Compared:
+    """Outputs of an artifact, of one batch, beside the reference.
+
+    Attributes:
+      figures: output name -> how it agrees, in one piece or several.
+      unknown: names of outputs that are not expected.
+      missing: names of those that are, and are not there.
+    """
+
+    def __init__(
+        self,
+        artifact: OpenedArtifact,
+        reference: Reference,
+        batch: np.ndarray,
+        computed: Mapping[str, bytes],
+    ) -> None:
+        """Runs nothing yet.
+
+        Args:
+          artifact: what is compared.
+          reference: what with.
+          batch: the images.
+          computed: what stands for what outputs are computed of, where that can be told.
+        """
+        self.figures: dict[str, list[_Figures]] = {}
+        self.unknown: set[str] = set()
+        self.missing: set[str] = set()
+        self._artifact = artifact
+        self._reference = reference
+        self._batch = batch
+        digest = hashlib.sha256(batch.data).digest()
+        self._keys = {
+            name: (found, artifact.outputs[name], artifact.first_class, digest)
+            for name, found in computed.items()
+            if name in artifact.outputs
+        }
+
+    def of(
+        self,
+        run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        *,
+        is_training: bool,
+    ) -> bool:
+        """Compares the outputs of training, or those of evaluation.
+
+        Returns:
+          Whether they were run: not if each is computed as an output was that has been
+          compared with this reference.
+        """
+        outputs = {
+            name: output
+            for name, output in self._artifact.outputs.items()
+            if output.is_training is is_training
+        }
+        known = self._reference.compared
+        keys = {name: self._keys.get(name) for name in outputs}
+        if all(key in known for key in keys.values()):
+            self.figures |= {name: [known[key]] for name, key in keys.items()}
+            return False
+        found = run(self._batch)
+        self.unknown |= found.keys() - outputs.keys()
+        self.missing |= outputs.keys() - found.keys()
+        wanted = {output.value for output in outputs.values()}
+        expected = self._reference.outputs(self._batch, wanted, is_training=is_training)
+        for name in outputs.keys() & found.keys():
+            figures = self._figures(name, expected, found[name])
+            self.figures[name] = [figures]
+            if key := keys[name]:
+                known[key] = figures
+        return True
+
+    def add_first_image(self, predict: Callable[[np.ndarray], np.ndarray]) -> None:
+        """Compares the task's own output of the first image as well."""
+        name, output = next(iter(self._artifact.outputs.items()))
+        expected = self._reference.outputs(self._batch, {output.value})
+        first = {value: array[:1] for value, array in expected.items()}
+        found = predict(self._batch[:1])
+        self.figures[name].append(self._figures(name, first, found))
+
+    def _figures(
+        self, name: str, expected: Mapping[str, np.ndarray], found: np.ndarray
+    ) -> _Figures:
+        output = self._artifact.outputs[name]
+        value = expected[output.value]
+        if is_classes(output):
+            value = value[..., self._artifact.first_class :]
+        return _figures(output, value, np.asarray(found))
 
 
 def compare_main(
@@ -461,11 +542,11 @@ def compare_main(
 ) -> OutputParity:
     """Runs an artifact and its reference, and compares the task's own output alone."""
     output = next(iter(artifact.outputs.values()))
-    figures = _Figures(output)
+    figures = []
     for batch in parity_images.batches(artifact.image_size):
         expected = reference.outputs(batch, [output.value])[output.value]
-        figures.add(expected, artifact.predict(batch))
-    return figures.parity(tolerance)
+        figures.append(_figures(output, expected, artifact.predict(batch)))
+    return _parity(figures, tolerance)
 
 
 _ENDPOINTS = {
@@ -509,9 +590,7 @@ def compare_output(
     output: Output, expected: np.ndarray, found: np.ndarray, tolerance: Tolerance
 ) -> OutputParity:
     """Compares what an artifact gave for a batch with what it should be."""
-    figures = _Figures(output)
-    figures.add(expected, found)
-    return figures.parity(tolerance)
+    return _parity([_figures(output, expected, found)], tolerance)
 
 
 def _problems_with_labels(
@@ -535,52 +614,72 @@ def _problems_with_labels(
     ]
 
 
+@dataclasses.dataclass(frozen=True)
 class _Figures:
-    """Figures of one output, over all batches so far."""
+    """How one output agrees with the reference, over some images.
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._max_error = 0.0
-        self._magnitude = 0.0
-        self._cosine = 1.0
-        self._top_1: list[bool] = []
-        self._top_5: list[float] = []
-        self._fits = True
+    Attributes:
+      max_error: largest absolute difference.
+      magnitude: the reference's largest.
+      cosine: the smallest between an image's output and its reference.
+      top_1: of each image, whether the largest entry is the same, for classes.
+      top_5: of each image, the fraction of the reference's five largest entries that are
+        among the output's, likewise.
+    """
 
-    def add(self, expected: np.ndarray, found: np.ndarray) -> None:
-        if expected.shape != found.shape or not np.isfinite(found).all():
-            self._fits = False
-            return
-        if is_classes(self._output):
-            for e, f in zip(expected, found, strict=True):
-                self._rank(e, f)
-        half = self._output.step / 2
-        found = np.clip(expected, found - half, found + half)
-        if _endpoint(self._output) == "Predictions":
-            expected, found = _as_logits(expected), _as_logits(found)
-        self._max_error = max(self._max_error, float(np.abs(expected - found).max()))
-        self._magnitude = max(self._magnitude, float(np.abs(expected).max()))
-        for e, f in zip(expected, found, strict=True):
-            self._cosine = min(self._cosine, cosine(e.ravel(), f.ravel()))
+    max_error: float
+    magnitude: float
+    cosine: float
+    top_1: tuple[bool, ...] = ()
+    top_5: tuple[float, ...] = ()
 
-    def _rank(self, expected: np.ndarray, found: np.ndarray) -> None:
-        ranks_e, ranks_f = np.argsort(-expected)[:_TOP_5], np.argsort(-found)[:_TOP_5]
-        self._top_1.append(ranks_e[0] == ranks_f[0])
-        common = len(np.intersect1d(ranks_e, ranks_f))
-        self._top_5.append(common / len(ranks_e))
 
-    def parity(self, tolerance: Tolerance) -> OutputParity:
-        if not self._fits:
-            return OutputParity(np.inf, np.inf, -1.0, None, None, tolerance)
-        error = self._max_error
-        return OutputParity(
-            max_error=error,
-            relative_error=error / self._magnitude if self._magnitude else error,
-            cosine=self._cosine,
-            top_1=float(np.mean(self._top_1)) if self._top_1 else None,
-            top_5=float(np.mean(self._top_5)) if self._top_5 else None,
-            tolerance=tolerance,
-        )
+_UNFIT = _Figures(np.inf, np.inf, -1.0)
+"""Of what has another shape, or is no number."""
+
+
+def _figures(output: Output, expected: np.ndarray, found: np.ndarray) -> _Figures:
+    if expected.shape != found.shape or not np.isfinite(found).all():
+        return _UNFIT
+    ranks = []
+    if is_classes(output):
+        ranks = [_rank(e, f) for e, f in zip(expected, found, strict=True)]
+    half = output.step / 2
+    found = np.clip(expected, found - half, found + half)
+    if _endpoint(output) == "Predictions":
+        expected, found = _as_logits(expected), _as_logits(found)
+    return _Figures(
+        max_error=float(np.abs(expected - found).max()),
+        magnitude=float(np.abs(expected).max()),
+        cosine=min(1.0, *(cosine(e.ravel(), f.ravel()) for e, f in zip(expected, found))),
+        top_1=tuple(is_same for is_same, _ in ranks),
+        top_5=tuple(fraction for _, fraction in ranks),
+    )
+
+
+def _rank(expected: np.ndarray, found: np.ndarray) -> tuple[bool, float]:
+    """Whether the largest entry is the same, and how many of the five largest are."""
+    ranks_e, ranks_f = np.argsort(-expected)[:_TOP_5], np.argsort(-found)[:_TOP_5]
+    common = len(np.intersect1d(ranks_e, ranks_f))
+    return bool(ranks_e[0] == ranks_f[0]), common / len(ranks_e)
+
+
+def _parity(figures: Sequence[_Figures], tolerance: Tolerance) -> OutputParity:
+    """Puts together how one output agrees, from batch to batch."""
+    if _UNFIT in figures:
+        return OutputParity(np.inf, np.inf, -1.0, None, None, tolerance)
+    error = max(each.max_error for each in figures)
+    magnitude = max(each.magnitude for each in figures)
+    top_1 = [is_same for each in figures for is_same in each.top_1]
+    top_5 = [fraction for each in figures for fraction in each.top_5]
+    return OutputParity(
+        max_error=error,
+        relative_error=error / magnitude if magnitude else error,
+        cosine=min(each.cosine for each in figures),
+        top_1=float(np.mean(top_1)) if top_1 else None,
+        top_5=float(np.mean(top_5)) if top_5 else None,
+        tolerance=tolerance,
+    )
 
 
 def _as_logits(probabilities: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent import futures
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -65,6 +65,8 @@ class Reference(contextlib.AbstractContextManager):
       network: the list of layers, with auxiliary head if there is one, for names and
         shapes.
       graphs: TF-Slim's graphs.
+      compared: how outputs of artifacts agreed, by what they are computed of;
+        `exporters.parity` notes it, and compares none of them twice.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Reference(contextlib.AbstractContextManager):
             checkpoint.num_classes, auxiliary_head=checkpoint.has_auxiliary_head
         )
         self.graphs = graphs or NetworkGraphs()
+        self.compared: dict[Any, Any] = {}
         self._sessions: dict[tuple[bool, bool], tf.Session] = {}
         self._kept: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
         self._activations: dict[int, Activations] = {}

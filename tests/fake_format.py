@@ -88,6 +88,7 @@ class FakeReference:
 
     def __init__(self, checkpoint: Checkpoint, **_: object):
         self.checkpoint = checkpoint
+        self.compared: dict = {}
 
     def __enter__(self) -> FakeReference:
         return self

@@ -88,6 +88,7 @@ class NarrowReference:
 
     def __init__(self, checkpoint: Checkpoint, directory: Path) -> None:
         self.checkpoint = checkpoint
+        self.compared: dict = {}
         self.network = network(checkpoint.num_classes)
         task = "classification" if checkpoint.num_classes else "feature_vector"
         options = {"image_size": None, "endpoints": True}

@@ -85,6 +85,7 @@ class BlockReference:
 
     def __init__(self, checkpoint: Checkpoint):
         self.checkpoint = checkpoint
+        self.compared: dict = {}
         self._weights = folding.fold(BLOCK, checkpoint)
         self._kept: dict[int, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
         self._activations: dict[int, Activations] = {}

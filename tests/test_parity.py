@@ -235,6 +235,7 @@ def test_figures_of_an_example_made_by_hand(artifact):
 
     class Reference:
         checkpoint = CHECKPOINT
+        compared: dict = {}
 
         def check_has(self, values):
             pass
@@ -268,6 +269,7 @@ def compare_probabilities(artifact, expected, found, step=0.0):
 
     class Reference:
         checkpoint = CHECKPOINT
+        compared: dict = {}
 
         def check_has(self, values):
             pass

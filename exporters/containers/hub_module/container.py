@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Collection, Iterable, Mapping
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from exporters.artifact import (
     reading,
 )
 from exporters.build import Build
+from exporters.containers import computations
+from exporters.containers.computations import CannotTell, Computation
 from exporters.containers.hub_module import published_graphs, signatures
 from exporters.containers.hub_module.published_graphs import (
     DEFAULT,
@@ -42,6 +45,7 @@ from exporters.record import Record
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
+    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 MODULE_FILE = "tfhub_module.pb"
 """The file whose presence makes a directory a TF1 Hub module."""
@@ -139,12 +143,19 @@ def open(path: Path) -> OpenedArtifact:
             task.output: own[DEFAULT],
             _FEATURES: outputs[named][DEFAULT],
             **{name: value for name, value in own.items() if name != DEFAULT},
-            **load(_TRAINING).train(named, images),
         }
+
+    def train(images: np.ndarray) -> dict[str, np.ndarray]:
+        return load(_TRAINING).train(NAMED_SIGNATURES[FEATURE_VECTOR], images)
 
     def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
         found = load(_INFERENCE).run([signature], images, [DEFAULT])
         return {task.output: found[signature][DEFAULT]}
+
+    def computed() -> dict[str, bytes]:
+        with contextlib.suppress(CannotTell):
+            return _computations(meta_graphs, task, reader)
+        return {}
 
     def check() -> list[str]:
         version = V3 if takes_momentum else V1
@@ -173,7 +184,9 @@ def open(path: Path) -> OpenedArtifact:
             MOVED: Output("moving_averages", is_training=True),
         },
         run=run,
+        train=train,
         main_only=main_only,
+        computations=computed,
         weights=weights,
         check=check,
         close=graphs.close,
@@ -265,6 +278,61 @@ class _LoadedGraph(contextlib.AbstractContextManager):
         with _reading(self._path):
             found = self._session.run(list(losses))
         return weight_decay.problems(found, self._values)
+
+
+def _computations(
+    meta_graphs: Mapping[tuple[str, ...], tf.MetaGraphDef],
+    task: Task,
+    reader: tf.train.CheckpointReader,
+) -> dict[str, bytes]:
+    """Returns output name -> what stands for all that it is computed of.
+
+    Raises:
+      CannotTell: the graphs have unusual ops.
+    """
+    variables = {
+        name: computations.of_variable(name, reader.get_tensor(name))
+        for name in reader.get_variable_to_shape_map()
+    }
+    chance = os.urandom(16)
+
+    def of(
+        tags: tuple[str, ...], tensors: Sequence[str], updates: Sequence[str] = ()
+    ) -> Computation:
+        meta_graph = meta_graphs[tags]
+        fed = {
+            _images(signature): b"images"
+            for signature in meta_graph.signature_def.values()
+        }
+        given = {**variables, **fed, f"{MOMENTUM_INPUT}:0": b"momentum"}
+        given = {name.partition(":")[0]: of for name, of in given.items()}
+        return computations.of_graph(
+            meta_graph.graph_def, given, chance, tensors, updates
+        )
+
+    inference = meta_graphs[_INFERENCE].signature_def
+    features = inference[NAMED_SIGNATURES[FEATURE_VECTOR]].outputs[DEFAULT].name
+    named = {
+        name: tensor.name
+        for name, tensor in inference[NAMED_SIGNATURES[task]].outputs.items()
+    }
+    evaluated = dict(zip(named, of(_INFERENCE, list(named.values())).outputs))
+    training = meta_graphs[_TRAINING]
+    trained = training.signature_def[NAMED_SIGNATURES[FEATURE_VECTOR]].outputs[DEFAULT]
+    updates = training.collection_def["update_ops"].node_list.value
+    step = of(_TRAINING, [trained.name], updates).of_output(0)
+    averages = (of for name, of in sorted(variables.items()) if "/moving_" in name)
+    return {
+        task.output: evaluated.pop(DEFAULT),
+        _FEATURES: of(_INFERENCE, [features]).outputs[0],
+        **evaluated,
+        TRAINED: computations.digest(TRAINED, step),
+        MOVED: computations.digest(MOVED, step, *averages),
+    }
+
+
+def _images(signature: SignatureDef) -> str:
+    return signature.inputs["images"].name
 
 
 def _read_meta_graphs(path: Path) -> dict[tuple[str, ...], tf.MetaGraphDef]:

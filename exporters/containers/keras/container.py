@@ -122,19 +122,16 @@ def open(path: Path) -> OpenedArtifact:
         return model, keras.Model(model.input, features)
 
     def run(images: np.ndarray) -> dict[str, np.ndarray]:
-        model, part = models()
-        as_array = library.keras().ops.convert_to_numpy
-        with reading_model():
-            return {
-                task.output: as_array(model(images, training=False)),
-                _TRAINED: as_array(part(images, training=True)),
-            }
-
-    def main_only(images: np.ndarray) -> dict[str, np.ndarray]:
         model, _ = models()
         with reading_model():
             found = model(images, training=False)
             return {task.output: library.keras().ops.convert_to_numpy(found)}
+
+    def train(images: np.ndarray) -> dict[str, np.ndarray]:
+        _, part = models()
+        with reading_model():
+            found = part(images, training=True)
+            return {_TRAINED: library.keras().ops.convert_to_numpy(found)}
 
     def read_weights() -> dict[str, StoredWeight]:
         with (
@@ -160,7 +157,7 @@ def open(path: Path) -> OpenedArtifact:
             _TRAINED: Output(FEATURE_VECTOR.output, is_training=True),
         },
         run=run,
-        main_only=main_only,
+        train=train,
         weights=read_weights,
         labels=lambda: as_labels(texts[METADATA].get(_LABELS)),
         check=check,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -30,13 +31,13 @@ from exporters.artifact import (
     reading,
 )
 from exporters.build import Build
+from exporters.containers import computations
+from exporters.containers.computations import CannotTell, Computation
 from exporters.containers.saved_model import (
-    computations,
     older_tensorflow,
     reproducible,
     saver_ops,
 )
-from exporters.containers.saved_model.computations import Computation
 from exporters.errors import ArtifactError, ForeignFileError
 from exporters.images import generate
 from exporters.network import inception_resnet_v2 as network
@@ -52,8 +53,10 @@ if TYPE_CHECKING:
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
     from tensorflow.core.protobuf.saved_object_graph_pb2 import SavedObjectGraph
+    from tensorflow.types.experimental import ConcreteFunction
 
 _SERVING = "serving_default"
+_POOLED = "InceptionResnetV2/global_pool"
 _BESIDE_ENDPOINTS = "endpoints/default"
 """The task's output as it is returned with the endpoints."""
 _INTERFACE = ("__call__", "trainable_variables", "regularization_losses")
@@ -233,11 +236,11 @@ def open(path: Path) -> OpenedArtifact:
     expected = {"default", *task.published}
 
     @functools.cache
-    def repetitions() -> _Repetitions:
+    def told() -> _Told | None:
         try:
-            return _repetitions(model, serving, variables)
-        except (KeyError, ValueError):  # What cannot be told is run.
-            return _Repetitions()
+            return _Told(model, serving, variables)
+        except CannotTell:
+            return None
 
     @_without_optimizing()
     @_reading(path)
@@ -248,27 +251,31 @@ def open(path: Path) -> OpenedArtifact:
             raise ArtifactError(
                 f"{path} has the outputs {sorted(outputs)}, expected {sorted(expected)}."
             )
-        repeats = repetitions()
+        functions = told()
         default = outputs.pop("default")
+        is_repeated = functions and functions.is_plain_repeated
         results = {
-            task.output: default if repeats.plain else model(batch),
+            task.output: default if is_repeated else model(batch),
             _BESIDE_ENDPOINTS: default,
             **outputs,
         }
         if serving:
+            is_repeated = functions and functions.is_serving_repeated
             names = serving.structured_outputs
-            served = (
-                dict.fromkeys(names, default) if repeats.serving else serving(batch)
-            )
+            served = dict.fromkeys(names, default) if is_repeated else serving(batch)
             results |= {f"{_SERVING}/{name}": value for name, value in served.items()}
-        moved, trained = train(
-            batch, return_endpoints=True, batch_norm_momentum=MOMENTUM
-        )
-        pooled = trained["InceptionResnetV2/global_pool"]
-        results[TRAINED] = tf.squeeze(pooled, [1, 2])
-        return {name: value.numpy() for name, value in results.items()} | {MOVED: moved}
+        return {name: value.numpy() for name, value in results.items()}
 
-    def train(batch: tf.Tensor, **arguments: Any) -> tuple[np.ndarray, Any]:
+    @_without_optimizing()
+    @_reading(path)
+    def train(images: np.ndarray) -> dict[str, np.ndarray]:
+        moved, outputs = step(
+            tf.constant(images), return_endpoints=True, batch_norm_momentum=MOMENTUM
+        )
+        pooled = tf.squeeze(outputs[_POOLED], [1, 2])
+        return {TRAINED: pooled.numpy(), MOVED: moved}
+
+    def step(batch: tf.Tensor, **arguments: Any) -> tuple[np.ndarray, Any]:
         """Returns the moving averages after a step of training, and its outputs."""
         before = {name: variable.numpy() for name, variable in averages.items()}
         outputs = model(batch, training=True, **arguments)
@@ -277,13 +284,19 @@ def open(path: Path) -> OpenedArtifact:
             variable.assign(before[name])
         return moved, outputs
 
+    def computed() -> dict[str, bytes]:
+        functions = told()
+        return functions.computations(task) if functions else {}
+
     @_without_optimizing()
     @_reading(path)
     def check() -> list[str]:
         batch = tf.constant(generate(2, *_SMALL))
-        # The trace that `run` did not run, unless it is the same.
-        by_default, _ = train(batch, return_endpoints=repetitions().training)
-        given, _ = train(batch, return_endpoints=True, batch_norm_momentum=HUB_MOMENTUM)
+        # The trace that `train` does not run, unless it is the same.
+        functions = told()
+        is_repeated = bool(functions and functions.is_training_repeated)
+        by_default, _ = step(batch, return_endpoints=is_repeated)
+        given, _ = step(batch, return_endpoints=True, batch_norm_momentum=HUB_MOMENTUM)
         found = []
         if not np.allclose(by_default, given, _MOVED_TOLERANCE, _MOVED_TOLERANCE):
             found.append(
@@ -319,7 +332,9 @@ def open(path: Path) -> OpenedArtifact:
             **({f"{_SERVING}/{task.output}": Output(task.output)} if serving else {}),
         },
         run=run,
+        train=train,
         main_only=main_only,
+        computations=computed,
         weights=lambda: {
             name: StoredWeight(variable.numpy()) for name, variable in variables.items()
         },
@@ -327,52 +342,87 @@ def open(path: Path) -> OpenedArtifact:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Repetitions:
-    """Which functions of a model compute what another does that is run.
+class _Told:
+    """What the functions of a model compute.
 
     Attributes:
-      plain: the call without endpoints, what the call with endpoints has as "default".
-      training: likewise in training, with the same effects.
-      serving: the signature, likewise.
+      is_plain_repeated: whether the call without endpoints computes what the call with
+        endpoints has as "default".
+      is_training_repeated: likewise in training, with the same effects.
+      is_serving_repeated: likewise the signature.
     """
 
-    plain: bool = False
-    training: bool = False
-    serving: bool = False
+    def __init__(
+        self, model: Any, serving: Any, variables: Mapping[str, tf.Variable]
+    ) -> None:
+        """Looks at all functions.
+
+        Raises:
+          CannotTell: they are not as they are in v4 and v5.
+        """
+        contents = {
+            name: computations.of_variable(name, variable.numpy())
+            for name, variable in variables.items()
+        }
+        self._averages = [of for name, of in contents.items() if "/moving_" in name]
+        handles = {id(v.handle): contents[name] for name, v in variables.items()}
+        chance = os.urandom(16)
+        by_flags = {}
+        functions = getattr(model.__call__, "concrete_functions", ())
+        for function in functions:
+            by_flags[_flags(function)] = _named_outputs(
+                function, computations.of(function, handles, chance)
+            )
+        # Of two traces for the same arguments, either might be called.
+        if not len(by_flags) == len(functions) == 4:
+            raise CannotTell("other traces than those of two flags")
+        self._plain, self._evaluated = by_flags[False, False], by_flags[False, True]
+        self._trained = by_flags[True, True]
+        self._served = {}
+        if serving:
+            served = computations.of(serving, handles, chance)
+            self._served = _named_outputs(serving, served)
+
+        def is_default(named: Mapping[str, bytes], of: Mapping[str, bytes]) -> bool:
+            return set(named.values()) == {of["default"]}
+
+        self.is_plain_repeated = is_default(self._plain, self._evaluated)
+        self.is_training_repeated = is_default(by_flags[True, False], self._trained)
+        self.is_serving_repeated = is_default(self._served, self._evaluated)
+
+    def computations(self, task: Task) -> dict[str, bytes]:
+        """Returns output name -> what stands for it, as `open` names them."""
+        endpoints = dict(self._evaluated)
+        trained = self._trained[_POOLED]
+        return {
+            task.output: self._plain["default"],
+            _BESIDE_ENDPOINTS: endpoints.pop("default"),
+            **endpoints,
+            **{f"{_SERVING}/{name}": of for name, of in self._served.items()},
+            TRAINED: computations.digest(TRAINED, trained),
+            MOVED: computations.digest(MOVED, trained, *self._averages),
+        }
 
 
-def _repetitions(
-    model: Any, serving: Any, variables: Mapping[str, tf.Variable]
-) -> _Repetitions:
+def _flags(function: ConcreteFunction) -> tuple[bool, bool]:
+    """Returns whether a trace of `__call__` is of training, and has the endpoints."""
     import tensorflow as tf
 
-    traces: dict[tuple[bool, bool], Computation] = {}
-    functions = getattr(model.__call__, "concrete_functions", ())
-    for function in functions:
-        match function.structured_input_signature:
-            case ((_, bool(training), bool(has_endpoints), tf.TensorSpec()), {}):
-                found = computations.of(function, variables)
-                if has_endpoints:
-                    names = sorted(function.structured_outputs)
-                    default = found.outputs[names.index("default")]
-                    found = dataclasses.replace(found, outputs=(default,))
-                traces[training, has_endpoints] = found
-            case _:
-                return _Repetitions()
-    # Of two traces for the same arguments, either might be called.
-    if not len(traces) == len(functions) == 4:
-        return _Repetitions()
+    match function.structured_input_signature:
+        case ((_, bool(training), bool(has_endpoints), tf.TensorSpec()), {}):
+            return training, has_endpoints
+    raise CannotTell("a call with other arguments")
 
-    def is_same(one: Computation, other: Computation) -> bool:
-        return one.outputs == other.outputs and one.has_effects_of(other)
 
-    return _Repetitions(
-        plain=is_same(traces[False, False], traces[False, True]),
-        training=is_same(traces[True, False], traces[True, True]),
-        serving=serving is not None
-        and is_same(computations.of(serving, variables), traces[False, True]),
-    )
+def _named_outputs(
+    function: ConcreteFunction, computation: Computation
+) -> dict[str, bytes]:
+    """Returns output name -> what stands for it and for what is changed with it."""
+    outputs = function.structured_outputs
+    names = sorted(outputs) if isinstance(outputs, Mapping) else ["default"]
+    if len(names) != len(computation.outputs):
+        raise CannotTell("outputs that have no names")
+    return {name: computation.of_output(number) for number, name in enumerate(names)}
 
 
 def _reading(path: Path) -> contextlib._GeneratorContextManager[None]:

@@ -192,21 +192,19 @@ def _remove_unmarked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(
-    directory: Path, waiting: Callable[[], object] | None = None
-) -> Iterator[None]:
-    """Keeps other processes of this tool from changing a directory at the same time.
+def locked(path: Path, waiting: Callable[[], object] | None = None) -> Iterator[None]:
+    """Keeps other processes of this tool from changing something at the same time.
 
     It waits for them. Where the file system has no locks, it does nothing.
 
     Args:
-      directory: which exists.
+      path: of the directory or the file, which exists.
       waiting: called if it has to wait.
     """
     if sys.platform == "win32":
         yield
         return
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         with contextlib.suppress(OSError):
             try:

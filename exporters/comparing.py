@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -119,6 +119,25 @@ def prepare(
             reference.activations(batches[0])
 
 
+def prepare_batches(
+    reference: Reference,
+    parity_images: ParityImages,
+    image_size: tuple[int, int] | None,
+    *,
+    is_training: bool,
+) -> None:
+    """Computes what artifacts that take a size, or any, are compared with; keeps it.
+
+    Args:
+      reference: the checkpoint's network.
+      parity_images: what to run it on.
+      image_size: (height, width), None for any.
+      is_training: whether what training gives, or what evaluation does.
+    """
+    for batch in parity_images.batches(image_size):
+        reference.outputs(batch, ["feature_vector"], is_training=is_training)
+
+
 class Comparison(Generic[T]):
     """A comparison that a second process may do."""
 
@@ -126,6 +145,7 @@ class Comparison(Generic[T]):
         """Takes what does it here."""
         self._here = here
         self._elsewhere: Future[T] | None = None
+        self._begun: Callable[[], None] | None = None
 
     def start(
         self,
@@ -133,6 +153,7 @@ class Comparison(Generic[T]):
         path: Path,
         function: Callable[..., T],
         *arguments: Any,
+        begun: Callable[[], None],
     ) -> None:
         """Has the second process do it, when it comes to it.
 
@@ -141,8 +162,16 @@ class Comparison(Generic[T]):
           path: the artifact.
           function: what does it there.
           arguments: of the function, beside the reference and the images.
+          begun: called by `tell` once the process is at it.
         """
         self._elsewhere = second.submit(path, function, path, *arguments)
+        self._begun = begun
+
+    def tell(self) -> None:
+        """Tells if the second process has come to it."""
+        if self._begun and self._elsewhere and self._elsewhere.running():
+            self._begun()
+            self._begun = None
 
     @property
     def is_done(self) -> bool:
@@ -153,6 +182,7 @@ class Comparison(Generic[T]):
         """Returns what came of it; does it here if the second process has not begun."""
         if self._elsewhere is None or self._elsewhere.cancel():
             return self._here()
+        self.tell()
         return self._elsewhere.result()
 
 
@@ -180,15 +210,19 @@ def results(works: Iterable[Work[T, R]], *, ahead: int) -> list[R]:
             done[number] = end.value
 
     def go_on_with_one() -> None:
-        compared = (n for n, (_, comparison) in waiting.items() if comparison.is_done)
         # What was told last comes last in the second process, so it is done here.
-        number = next(compared, max(waiting))
+        number = next(compared(), max(waiting))
         go_on(number, waiting.pop(number)[0])
+
+    def compared() -> Iterator[int]:
+        for _, comparison in waiting.values():
+            comparison.tell()
+        return (n for n, (_, comparison) in waiting.items() if comparison.is_done)
 
     try:
         for number, work in enumerate(works):
             go_on(number, work)
-            while len(waiting) > ahead:
+            while len(waiting) > ahead or any(True for _ in compared()):
                 go_on_with_one()
         while waiting:
             go_on_with_one()

@@ -44,8 +44,6 @@ from exporters.test_vectors import TestVectors
 
 _ENOUGH_IMAGES = 8
 """To calibrate on. Fewer rarely show what activations there can be."""
-_WRITTEN_AHEAD = 4
-"""Artifacts that wait to be compared, and take room meanwhile."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,7 +375,7 @@ def export(
         compared_with = opened if verify else None
         done = comparing.results(
             (one.export(compared_with, parity_images, second) for one in work),
-            ahead=_WRITTEN_AHEAD if second else 0,
+            ahead=len(work) if second else 0,
         )
         return Export(
             output=output,
@@ -562,7 +560,10 @@ class _One:
             told = f"{self.path} cannot be written: {error.strerror}"
             made = dataclasses.replace(made, error=told)
         if reference or made.error:
-            self.progress(Step(self.name, made.result, passed=made.is_kept))
+            seconds = sum(made.seconds.values()) if second and made.seconds else None
+            self.progress(
+                Step(self.name, made.result, passed=made.is_kept, seconds=seconds)
+            )
         return made
 
     def _export(
@@ -723,7 +724,7 @@ class _One:
 
         comparison = Comparison(here)
         if second:
-            self.at("verify", goes_on=True)
+            self.progress(Step(self.name, waits=True))
             options = self.build.options.recorded(row.options)
             comparison.start(
                 second,
@@ -733,6 +734,7 @@ class _One:
                 options,
                 task.name,
                 labels,
+                begun=lambda: self.at("verify", goes_on=True),
             )
         return comparison
 

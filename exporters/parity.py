@@ -412,15 +412,15 @@ def compare_outputs(
     unknown: set[str] = set()
     missing: set[str] = set()
     not_run = None
+    problems: list[str] = []
     computed = artifact.computations()
     for number, batch in enumerate(parity_images.batches(artifact.image_size)):
         compared = _Compared(artifact, reference, batch, computed)
         try:
-            if not compared.of(artifact.run, is_training=False) and number == 0:
-                # That it runs at all.
-                compared.add_first_image(artifact.predict)
-            if artifact.train:
-                compared.of(artifact.train, is_training=True)
+            is_run = compared.of(artifact.run, is_training=False)
+            if number == 0 and not is_run:
+                problems += compared.problems_of_one_image(tolerance)
+            compared.of(artifact.train or _nothing, is_training=True)
         except MissingLibraryError as error:
             not_run = str(error)
             break
@@ -430,8 +430,8 @@ def compare_outputs(
         unknown |= compared.unknown
         missing |= compared.missing
         for name, found in compared.figures.items():
-            figures.setdefault(name, []).extend(found)
-    problems = [f"output {name}: unexpected" for name in sorted(unknown)]
+            figures.setdefault(name, []).append(found)
+    problems += [f"output {name}: unexpected" for name in sorted(unknown)]
     problems += [f"output {name}: missing" for name in sorted(missing)]
     return ComparedOutputs(
         images=counts,
@@ -445,11 +445,16 @@ def compare_outputs(
     )
 
 
+def _nothing(images: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs of training where there are none; those that are expected are missing."""
+    return {}
+
+
 class _Compared:
     """Outputs of an artifact, of one batch, beside the reference.
 
     Attributes:
-      figures: output name -> how it agrees, in one piece or several.
+      figures: output name -> how it agrees.
       unknown: names of outputs that are not expected.
       missing: names of those that are, and are not there.
     """
@@ -469,7 +474,7 @@ class _Compared:
           batch: the images.
           computed: what stands for what outputs are computed of, where that can be told.
         """
-        self.figures: dict[str, list[_Figures]] = {}
+        self.figures: dict[str, _Figures] = {}
         self.unknown: set[str] = set()
         self.missing: set[str] = set()
         self._artifact = artifact
@@ -502,7 +507,7 @@ class _Compared:
         known = self._reference.compared
         keys = {name: self._keys.get(name) for name in outputs}
         if all(key in known for key in keys.values()):
-            self.figures |= {name: [known[key]] for name, key in keys.items()}
+            self.figures |= {name: known[key] for name, key in keys.items()}
             return False
         found = run(self._batch)
         self.unknown |= found.keys() - outputs.keys()
@@ -511,18 +516,24 @@ class _Compared:
         expected = self._reference.outputs(self._batch, wanted, is_training=is_training)
         for name in outputs.keys() & found.keys():
             figures = self._figures(name, expected, found[name])
-            self.figures[name] = [figures]
+            self.figures[name] = figures
             if key := keys[name]:
                 known[key] = figures
         return True
 
-    def add_first_image(self, predict: Callable[[np.ndarray], np.ndarray]) -> None:
-        """Compares the task's own output of the first image as well."""
+    def problems_of_one_image(self, tolerance: Tolerance) -> list[str]:
+        """Runs the artifact on the first image; says what is wrong with its main output.
+
+        What outputs are computed of does not say whether the library runs them at all.
+        """
         name, output = next(iter(self._artifact.outputs.items()))
         expected = self._reference.outputs(self._batch, {output.value})
         first = {value: array[:1] for value, array in expected.items()}
-        found = predict(self._batch[:1])
-        self.figures[name].append(self._figures(name, first, found))
+        found = self._figures(name, first, self._artifact.predict(self._batch[:1]))
+        parity = _parity([found], tolerance.of(output, self._artifact.image_size))
+        if parity.passed:
+            return []
+        return [f"output {name} of the first image: {parity.in_words()}"]
 
     def _figures(
         self, name: str, expected: Mapping[str, np.ndarray], found: np.ndarray
@@ -651,7 +662,9 @@ def _figures(output: Output, expected: np.ndarray, found: np.ndarray) -> _Figure
     return _Figures(
         max_error=float(np.abs(expected - found).max()),
         magnitude=float(np.abs(expected).max()),
-        cosine=min(1.0, *(cosine(e.ravel(), f.ravel()) for e, f in zip(expected, found))),
+        cosine=min(
+            1.0, *(cosine(e.ravel(), f.ravel()) for e, f in zip(expected, found))
+        ),
         top_1=tuple(is_same for is_same, _ in ranks),
         top_5=tuple(fraction for _, fraction in ranks),
     )

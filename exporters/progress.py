@@ -20,7 +20,9 @@ class Step:
       total: how much there is, where that is known.
       unit: what is counted.
       goes_on: whether it does so while others are done, until it is told of again.
+      waits: whether nothing is done of it until it is told of again.
       passed: at the end, whether all is well, and `state` says so; None before.
+      seconds: at the end, that it took, if not all the time since it was told of first.
     """
 
     name: str
@@ -29,7 +31,9 @@ class Step:
     total: int | None = None
     unit: Literal["", "bytes", "images"] = ""
     goes_on: bool = False
+    waits: bool = False
     passed: bool | None = None
+    seconds: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

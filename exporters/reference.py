@@ -178,7 +178,11 @@ class Reference(contextlib.AbstractContextManager):
             futures.wait([self._prepared])
         digest = hashlib.sha256(batch.tobytes()).hexdigest()
         file = self._shared / f"{name}-{digest}"
-        with locked(self._shared):
+        lock = file.with_suffix(".lock")
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):
+                lock.touch()
+                stack.enter_context(locked(lock))
             with contextlib.suppress(FileNotFoundError), file.open("rb") as kept:
                 found: T = pickle.load(kept)
                 return found
@@ -321,10 +325,9 @@ class Reference(contextlib.AbstractContextManager):
           "<scope>/weights" and "<scope>/biases" in the order of layers.
         """
         variables = layers.without_classes(self.checkpoint, first_class)
-        if not is_folded:
-            names = self.graph().variable_names(task)
-            return {name: variables[name] for name in names}
         part = self.network.up_to([task.endpoint])
+        if not is_folded:
+            return {name: variables[name] for name in part.variables}
         return dict(_named(folding.fold(part, variables, input_range)))
 
 

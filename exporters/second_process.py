@@ -141,19 +141,20 @@ class SecondProcess(contextlib.AbstractContextManager):
         self._identity = identity
 
     def submit(
-        self, path: Path, function: Callable[..., T], *arguments: Any
+        self, path: Path, function: Callable[..., T], *arguments: Any, **named: Any
     ) -> Future[T]:
         """Has a function called, after those before it.
 
         Args:
           path: the file that it is about: it is blamed if the process ends.
           function: of a module; called with the reference and the images first.
-          arguments: what follows.
+          arguments: what follows, and
+          named: by name.
 
         Returns:
           What becomes its result; or raises ArtifactError if the process ended.
         """
-        request = pickle.dumps((self._identity, function, arguments))
+        request = pickle.dumps((self._identity, function, arguments, named))
         return self._thread.submit(self._ask, path, request)
 
     def _ask(self, path: Path, request: bytes) -> Any:
@@ -200,17 +201,16 @@ def _serve(connection: multiprocessing.connection.Connection) -> None:
             start.checkpoint, moving_averages=start.moving_averages
         )
         reference = Reference(checkpoint, shared=start.shared)
-        reference.graph()
     except Exception as error:
         unusable = error
     while True:
-        identity, function, arguments = pickle.loads(connection.recv_bytes())
+        identity, function, arguments, named = pickle.loads(connection.recv_bytes())
         try:
             if unusable or not reference:
                 raise unusable or RuntimeError("there is no reference")
             if reference.checkpoint.identity != identity:
                 raise CheckpointError(f"{start.checkpoint} changed while it was read.")
-            answer: object = function(reference, start.images, *arguments)
+            answer: object = function(reference, start.images, *arguments, **named)
         except Exception as error:
             answer = _Raised(_portable(error))
         connection.send_bytes(pickle.dumps(answer))

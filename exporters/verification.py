@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,15 @@ from exporters.formats import (
 from exporters.identification import IdentifiedFile
 from exporters.identifying import reading
 from exporters.labels import labels_for, read_labels
+from exporters.network.inception_resnet_v2 import DEFAULT_IMAGE_SIZE
 from exporters.parity import ParityImages, ParityReport
 from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 from exporters.signatures import Trust
 
+_SIZE = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
 Look = Callable[[Path, OpenedArtifact, Callable[[str], None]], None]
 """Takes the path of an artifact, what was opened, and whom to tell what is done."""
-_AHEAD = 3
-"""Artifacts that a second process is told of before it comes to them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +55,14 @@ class VerifiedArtifact:
       report: the comparison with the checkpoint, None if there could be none.
       error: why there was none.
       identified: what it is, if another tool made it; None if it is one of ours.
+      seconds: that it took; None if its library crashed.
     """
 
     path: Path
     report: ParityReport | None = None
     error: str | None = None
     identified: IdentifiedFile | None = None
+    seconds: float | None = None
 
     @property
     def result(self) -> str:
@@ -203,13 +206,26 @@ def verify(
             progress(STAND_IN)
         by = f", run by {engine}" if engine else ""
         progress(Note(f"Artifacts are compared on {parity_images.description}{by}."))
+        # These share what they compute, so that one process should compare them: the
+        # second begins here, and this process at the other end.
+        can_train = {path: _can_train(path, formats) for path in paths}
+        order = sorted(paths, key=lambda path: not can_train[path])
+        image_size = None if any(can_train.values()) else _SIZE
         if second:
             second.expect(checkpoint.identity)
+            if any(can_train.values()):
+                second.submit(
+                    checkpoint.path, comparing.prepare_batches, None, is_training=True
+                )
         shared = second.shared if second else None
         opened = stack.enter_context(reference or Reference(checkpoint, shared=shared))
         if reference is None:
             progress(Step("build the network"))
             opened.graph()
+        if second:
+            comparing.prepare_batches(
+                opened, parity_images, image_size, is_training=False
+            )
 
         def work(number: int, path: Path) -> Work[VerifiedArtifact, VerifiedArtifact]:
             name = f"[{number}/{len(paths)}] {_name(path)}"
@@ -227,29 +243,38 @@ def verify(
 
             comparison = Comparison(here)
             if second:
-                progress(Step(name, goes_on=True))
-                comparison.start(second, path, _verify_one, *arguments)
+                comparison.start(
+                    *(second, path, _verify_one, *arguments),
+                    begun=lambda: progress(Step(name, goes_on=True)),
+                )
             yield comparison
             try:
                 found = comparison.result()
             except ArtifactError as error:  # Its library crashed.
                 found = VerifiedArtifact(path, error=str(error))
-            progress(Step(name, found.result, passed=found.passed))
+            seconds = found.seconds if second else None
+            progress(Step(name, found.result, passed=found.passed, seconds=seconds))
             return found
 
         done = comparing.results(
-            (work(number, path) for number, path in enumerate(paths, start=1)),
-            ahead=_AHEAD if second else 0,
+            (work(number, path) for number, path in enumerate(order, start=1)),
+            ahead=len(order) if second else 0,
         )
+        by_path = dict(zip(order, done, strict=True))
         return Verification(
             checkpoint=checkpoint.path,
             checkpoint_identity=checkpoint.identity,
             is_stand_in=checkpoint.is_stand_in,
             compared_on=parity_images.description,
-            artifacts=tuple(done),
+            artifacts=tuple(by_path[path] for path in paths),
             skipped=skipped,
             engine=engine,
         )
+
+
+def _can_train(path: Path, formats: Mapping[str, Format]) -> bool:
+    container = container_of(path, formats)
+    return container is not None and container.can_train
 
 
 def _name(path: Path) -> str:
@@ -262,6 +287,14 @@ def _name(path: Path) -> str:
 
 
 def _verify_one(
+    reference: Reference, parity_images: ParityImages, path: Path, *arguments: Any
+) -> VerifiedArtifact:
+    start = time.monotonic()
+    found = _verified(reference, parity_images, path, *arguments)
+    return dataclasses.replace(found, seconds=time.monotonic() - start)
+
+
+def _verified(
     reference: Reference,
     parity_images: ParityImages,
     path: Path,

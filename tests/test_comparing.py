@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from concurrent.futures import Future
 
 import pytest
@@ -35,7 +36,8 @@ def work(name, told, second=None):
     told.append(f"write {name}")
     comparison = comparing.Comparison(lambda: f"{square(name)} here")
     if second:
-        comparison.start(second, name, square)
+        begun = functools.partial(told.append, f"begin {name} there")
+        comparison.start(second, name, square, begun=begun)
     yield comparison
     result = comparison.result()
     told.append(f"place {name}")
@@ -72,6 +74,24 @@ def test_what_is_compared_is_placed_before_more_is_written():
     found = comparing.results(works(), ahead=2)
     assert found == ["a compared there", "b compared here", "c compared here"]
     assert told[:4] == ["write a", "write b", "write c", "place a"]
+
+
+def test_what_the_second_process_came_to_is_told_once():
+    told, second = [], Second()
+
+    def works():
+        yield work("a", told, second)
+        yield work("b", told, second)
+        end = second.begin()
+        yield work("c", told, second)
+        yield work("d", told, second)
+        end()
+
+    found = comparing.results(works(), ahead=4)
+    assert found[0] == "a compared there"
+    assert told[:6] == [
+        *("write a", "write b", "write c", "begin a there", "write d", "place a")
+    ]
 
 
 def test_what_the_second_process_is_at_is_waited_for():

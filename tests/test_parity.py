@@ -30,8 +30,8 @@ def artifact(tmp_path):
     return fake_format.open(path)
 
 
-def compare(artifact, checkpoint=CHECKPOINT, images=fake_format.IMAGES):
-    reference = fake_format.FakeReference(checkpoint)
+def compare(artifact, checkpoint=CHECKPOINT, images=fake_format.IMAGES, reference=None):
+    reference = reference or fake_format.FakeReference(checkpoint)
     return parity.compare(artifact, reference, images, fake_format.TOLERANCE)
 
 
@@ -164,11 +164,16 @@ def with_another_output(artifact, name, output, change):
     """The artifact with one more output, made of the logits."""
 
     def run(images):
-        outputs = artifact.run(images)
-        return {**outputs, name: change(outputs["logits"])}
+        return {**artifact.run(images), **(train(images) if not in_training else {})}
 
+    def train(images):
+        return {name: change(artifact.run(images)["logits"])}
+
+    in_training = output.is_training
     outputs = {**artifact.outputs, name: output}
-    return dataclasses.replace(artifact, run=run, outputs=outputs)
+    return dataclasses.replace(
+        artifact, run=run, train=train if in_training else None, outputs=outputs
+    )
 
 
 def test_every_output_counts(artifact):
@@ -193,6 +198,88 @@ def test_outputs_in_training_are_allowed_ten_times_the_error(artifact):
 
     assert compare(with_error(9 * TOLERANCE)).passed
     assert not compare(with_error(11 * TOLERANCE)).passed
+
+
+def test_training_that_is_not_there_is_missing(artifact):
+    output = Output("logits", is_training=True)
+    whole = with_another_output(artifact, "trained", output, lambda logits: logits)
+    assert compare(whole).passed
+    report = compare(dataclasses.replace(whole, train=None))
+    assert report.problems == ("output trained: missing",)
+
+
+def counted(artifact, told, computed):
+    """The artifact, with what its logits are said to be computed of."""
+
+    def run(images):
+        told.append(len(images))
+        return artifact.run(images)
+
+    return dataclasses.replace(
+        artifact, run=run, computations=lambda: {"logits": computed}
+    )
+
+
+def test_what_is_computed_as_another_was_is_compared_once(artifact):
+    told = []
+    reference = fake_format.FakeReference(CHECKPOINT)
+    first = compare(counted(artifact, told, b"one"), reference=reference)
+    assert told == [8]
+    # The next is run on one image, to see that it runs.
+    again = compare(counted(artifact, told, b"one"), reference=reference)
+    assert told == [8, 1]
+    assert again == first
+    compare(counted(artifact, told, b"two"), reference=reference)
+    assert told == [8, 1, 8]
+    # Another reference, or other images, are another matter.
+    compare(counted(artifact, told, b"one"))
+    assert told == [8, 1, 8, 8]
+
+    class Others(ParityImages):
+        def batches(self, image_size):
+            return [1 - batch for batch in super().batches(image_size)]
+
+    compare(counted(artifact, told, b"one"), images=Others(), reference=reference)
+    assert told == [8, 1, 8, 8, 8]
+
+
+def test_an_output_that_is_new_has_all_run(artifact):
+    told = []
+    reference = fake_format.FakeReference(CHECKPOINT)
+    compare(counted(artifact, told, b"one"), reference=reference)
+    more = with_another_output(
+        counted(artifact, told, b"one"), "more", Output("logits"), lambda x: x * 1.01
+    )
+    told.clear()
+    assert not compare(more, reference=reference).outputs["more"].passed
+    assert sum(told) > 1
+
+
+def test_one_that_does_not_run_as_it_says_is_found(artifact):
+    told = []
+    reference = fake_format.FakeReference(CHECKPOINT)
+    assert compare(counted(artifact, told, b"one"), reference=reference).passed
+    wrong = dataclasses.replace(
+        artifact, run=lambda images: {"logits": -artifact.run(images)["logits"]}
+    )
+    report = compare(counted(wrong, told, b"one"), reference=reference)
+    assert not report.passed
+    (problem,) = report.problems
+    assert problem.startswith("output logits of the first image: error 2 of ")
+
+
+def test_a_failure_is_remembered_too(artifact):
+    told = []
+    reference = fake_format.FakeReference(CHECKPOINT)
+    wrong = dataclasses.replace(
+        artifact, run=lambda images: {"logits": artifact.run(images)["logits"][:, :1]}
+    )
+    reports = [
+        compare(counted(wrong, told, b"one"), reference=reference).outputs["logits"]
+        for _ in range(2)
+    ]
+    assert reports[0] == reports[1]
+    assert not reports[0].passed
 
 
 def test_an_output_that_there_should_not_be_is_a_problem(artifact):
@@ -233,22 +320,13 @@ def test_figures_of_an_example_made_by_hand(artifact):
     expected = np.array([[8, 7, 6, 5, 4, 3, 2, 1], [0, 0, 0, 0, 0, 0, 3, 4]], float)
     found = np.array([[8, 7, 6, 5, 3, 4, 2, 1], [0, 0, 0, 0, 0, 0, 4, 3]], float)
 
-    class Reference:
-        checkpoint = CHECKPOINT
-        compared: dict = {}
-
-        def check_has(self, values):
-            pass
-
+    class Reference(fake_format.FakeReference):
         def outputs(self, batch, values, is_training):
             return {"logits": expected}
 
-        def weights(self, task, **_):
-            return dict(CHECKPOINT)
-
     tried = dataclasses.replace(artifact, run=lambda images: {"logits": found})
     figures = parity.compare(
-        tried, Reference(), fake_format.IMAGES, fake_format.TOLERANCE
+        tried, Reference(CHECKPOINT), fake_format.IMAGES, fake_format.TOLERANCE
     ).main
     assert figures.max_error == 1
     assert figures.relative_error == 1 / 8
@@ -267,18 +345,9 @@ def probabilities_of(logits):
 def compare_probabilities(artifact, expected, found, step=0.0):
     """Figures of an artifact whose softmax gives `found`, of a format in integers."""
 
-    class Reference:
-        checkpoint = CHECKPOINT
-        compared: dict = {}
-
-        def check_has(self, values):
-            pass
-
+    class Reference(fake_format.FakeReference):
         def outputs(self, batch, values, is_training):
             return {"probabilities": expected}
-
-        def weights(self, task, **_):
-            return dict(CHECKPOINT)
 
     tried = dataclasses.replace(
         artifact,
@@ -287,7 +356,9 @@ def compare_probabilities(artifact, expected, found, step=0.0):
         image_size=(299, 299),
     )
     tolerance = FORMATS["tflite-int8"].tolerance
-    return parity.compare(tried, Reference(), fake_format.IMAGES, tolerance).main
+    return parity.compare(
+        tried, Reference(CHECKPOINT), fake_format.IMAGES, tolerance
+    ).main
 
 
 @pytest.fixture

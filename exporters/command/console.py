@@ -165,7 +165,8 @@ class Console:
         except BaseException:
             self._end(step, step.at, "stopped after ")
             raise
-        self._end(step, self._screen.styled(step.outcome))
+        outcome = step.outcome
+        self._end(step, None if outcome is None else self._screen.styled(outcome))
 
     def _begin(self, step: Step) -> None:
         with self._aside():
@@ -176,13 +177,14 @@ class Console:
                     target=self._watch, args=[self._all_ended], daemon=True
                 ).start()
 
-    def _end(self, step: Step, outcome: str, took: str = "") -> None:
+    def _end(self, step: Step, outcome: str | None, took: str = "") -> None:
         with self._aside():
             self._steps = [other for other in self._steps if other is not step]
             if not self._steps:
                 self._all_ended.set()
-            self._screen.write(step.line(outcome, took + duration(step.seconds)))
-            self._has_said = True
+            if outcome is not None:
+                self._screen.write(step.line(outcome, took + duration(step.seconds)))
+                self._has_said = True
 
     def _watch(self, all_ended: threading.Event) -> None:
         """Tells a log without news what still runs, less and less often."""

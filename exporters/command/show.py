@@ -58,6 +58,9 @@ class Steps(contextlib.AbstractContextManager):
         if isinstance(event, Note):
             self._console.say(event.text)
             return
+        if event.waits:
+            self._put_aside(event.name)
+            return
         if event.name not in self._open:
             self._close(self._name)
             opened = contextlib.ExitStack()
@@ -67,6 +70,7 @@ class Steps(contextlib.AbstractContextManager):
         shown, _ = self._open[event.name]
         if event.passed is not None:
             shown.outcome = Verdict(event.state, event.passed)
+            shown.took = event.seconds
             self._close(event.name)
         elif event.done is None:
             shown(event.state)
@@ -76,6 +80,12 @@ class Steps(contextlib.AbstractContextManager):
             shown.count(event.done, event.total, event.unit)
         if event.goes_on and event.name == self._name:
             self._name = None
+
+    def _put_aside(self, name: str) -> None:
+        if name in self._open:
+            shown, _ = self._open[name]
+            shown.outcome = None
+            self._close(name)
 
     def _close(self, name: str | None) -> None:
         if name in self._open:

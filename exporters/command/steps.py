@@ -57,7 +57,9 @@ class Step:
 
     Attributes:
       name: what is done, in one line.
-      outcome: what is to be shown at the end, beside the time; nothing at first.
+      outcome: what is to be shown at the end, beside the time; "" at first, and None if
+        the end is not to be shown.
+      took: seconds to be shown at the end, None for those since it began.
     """
 
     def __init__(self, name: str, screen: Stream, changed: Callable[[], None]) -> None:
@@ -69,7 +71,8 @@ class Step:
           changed: called when there is something new to be seen.
         """
         self.name = _in_one_line(screen.printable(name))
-        self.outcome: Cell = ""
+        self.outcome: Cell | None = ""
+        self.took: float | None = None
         self._screen = screen
         self._state = ""
         self._progress: _Progress | None = None
@@ -105,8 +108,8 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """How long it has been under way."""
-        return time.monotonic() - self._start
+        """How long it has been under way, or took."""
+        return time.monotonic() - self._start if self.took is None else self.took
 
     @property
     def at(self) -> str:

@@ -321,6 +321,25 @@ with show.Steps(console) as progress:
     ]
 
 
+def test_steps_that_wait_are_not_shown():
+    _, err = in_a_log(
+        """
+with show.Steps(console) as progress:
+    progress(Step("[1/2] v4", "write"))
+    progress(Step("[1/2] v4", waits=True))
+    progress(Step("[2/2] v5", "write"))
+    progress(Step("[2/2] v5", waits=True))
+    progress(Step("[1/2] v4", "verify", goes_on=True))
+    progress(Step("[2/2] v5", "agrees", passed=True, seconds=3.25))
+    progress(Step("[1/2] v4", "agrees", passed=True, seconds=71.0))
+"""
+    )
+    assert err == [
+        "  [2/2] v5 ... agrees, 3.2 s",
+        "  [1/2] v4 ... agrees, 1 min 11 s",
+    ]
+
+
 def test_steps_that_go_on_beside_others():
     _, err = in_a_log(
         """

@@ -28,8 +28,6 @@ from exporters.artifact import (
     reading,
 )
 from exporters.build import Build
-from exporters.containers import computations
-from exporters.containers.computations import CannotTell, Computation
 from exporters.containers.hub_module import published_graphs, signatures
 from exporters.containers.hub_module.published_graphs import (
     DEFAULT,
@@ -39,7 +37,8 @@ from exporters.containers.hub_module.published_graphs import (
 )
 from exporters.containers.hub_module.versions import V1, V3, ModuleVersion
 from exporters.errors import ArtifactError
-from exporters.network import weight_decay
+from exporters.network import computations, weight_decay
+from exporters.network.computations import CannotTell, Computation
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
 from exporters.record import Record
 

@@ -7,7 +7,6 @@ with the model.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import os
 import shutil
@@ -31,8 +30,6 @@ from exporters.artifact import (
     reading,
 )
 from exporters.build import Build
-from exporters.containers import computations
-from exporters.containers.computations import CannotTell, Computation
 from exporters.containers.saved_model import (
     older_tensorflow,
     reproducible,
@@ -40,8 +37,9 @@ from exporters.containers.saved_model import (
 )
 from exporters.errors import ArtifactError, ForeignFileError
 from exporters.images import generate
+from exporters.network import computations, tensorflow_internals, weight_decay
 from exporters.network import inception_resnet_v2 as network
-from exporters.network import tensorflow_internals, weight_decay
+from exporters.network.computations import CannotTell, Computation
 from exporters.network.graphs import HUB_MOMENTUM, NetworkGraph
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
 from exporters.record import Record

@@ -283,7 +283,7 @@ def test_what_training_and_losses_show(thin_exported, reference):
         Path(directory(thin_exported, FEATURE_VECTOR, "v4"))
     ) as opened:
         before = {name: w.values for name, w in opened.weights().items()}
-        found = opened.run(SMALL)["train/moving_averages"]
+        found = opened.train(SMALL)["train/moving_averages"]
         assert opened.check() == []
         for name, weight in opened.weights().items():
             np.testing.assert_array_equal(weight.values, before[name])

@@ -506,15 +506,18 @@ class _Compared:
         }
         known = self._reference.compared
         keys = {name: self._keys.get(name) for name in outputs}
-        if all(key in known for key in keys.values()):
+        if outputs and all(key in known for key in keys.values()):
             self.figures |= {name: known[key] for name, key in keys.items()}
             return False
         found = run(self._batch)
         self.unknown |= found.keys() - outputs.keys()
         self.missing |= outputs.keys() - found.keys()
-        wanted = {output.value for output in outputs.values()}
+        names = outputs.keys() & found.keys()
+        if not names:
+            return True
+        wanted = {outputs[name].value for name in names}
         expected = self._reference.outputs(self._batch, wanted, is_training=is_training)
-        for name in outputs.keys() & found.keys():
+        for name in names:
             figures = self._figures(name, expected, found[name])
             self.figures[name] = figures
             if key := keys[name]:

@@ -18,6 +18,7 @@ import numpy as np
 
 from exporters.network.folding import Weights
 from exporters.network.layers import (
+    Add,
     Concat,
     Network,
     Pool,
@@ -74,6 +75,8 @@ class Precision:
       in_float: endpoints, by TF-Slim's names, whose layers stay float32 throughout.
       float_blocks: blocks, as `Network.blocks` names them, that do so too; and with them
         what reads nothing else and has no weights, as the probabilities of logits.
+      float_sums: residual blocks whose sum stays float32, from one to the next; what they
+        add to it is computed in integers.
       is_symmetric: whether the zero points of int8 activations are 0, but for those that
         a container prescribes.
       is_reduced: whether int8 kernels are in [-64, 64], and not in [-127, 127].
@@ -84,6 +87,7 @@ class Precision:
     activations: Literal["float32", "float16", "int8"] = "float32"
     in_float: tuple[str, ...] = ()
     float_blocks: tuple[str, ...] = ()
+    float_sums: tuple[str, ...] = ()
     is_symmetric: bool = False
     is_reduced: bool = False
     biases: Literal["int32", "float32"] = "int32"
@@ -99,6 +103,8 @@ class Precision:
             return frozenset(layer.name for layer in network.layers)
         endpoints, blocks = network.endpoints, network.blocks
         found = {endpoints[name] for name in self.in_float if name in endpoints}
+        sums = {layer.name for layer in network.layers if isinstance(layer, Add)}
+        found.update(*(sums.intersection(blocks.get(b, ())) for b in self.float_sums))
         if self.float_blocks:
             found.update(*(blocks.get(name, ()) for name in self.float_blocks))
             weighted = {layer.name for layer in network.weighted}

@@ -51,6 +51,13 @@ def test_layers_in_float_are_named_by_endpoints():
     assert precision.float_layers(BLOCK) == {"first/Relu", "head/logits"}
 
 
+def test_sums_in_float_leave_what_they_add_in_integers():
+    precision = Precision("int8", "int8", float_sums=("sum", "left", "elsewhere"))
+    assert precision.float_layers(BLOCK) == {"sum/Relu"}
+    # The head reads integers.
+    assert precision.quantized_activations(BLOCK) == INT8.quantized_activations(BLOCK)
+
+
 def test_what_is_computed_in_integers_is_rounded_and_what_they_are_computed_of():
     every = {layer.name for layer in BLOCK.layers}
     assert INT8.quantized_activations(BLOCK) == every | {"in"}

@@ -152,7 +152,7 @@ def open(path: Path) -> OpenedArtifact:
         return {task.output: found[signature][DEFAULT]}
 
     def computed() -> dict[str, bytes]:
-        with contextlib.suppress(CannotTell):
+        with _reading(path), contextlib.suppress(CannotTell):
             return _computations(meta_graphs, task, reader)
         return {}
 

@@ -88,6 +88,7 @@ def write(
             graph,
             quantized.activations,
             quantized.weights,
+            precision.float_layers(build.network),
             is_symmetric=precision.is_symmetric,
         )
     height, width = options.image_size or ("height", "width")

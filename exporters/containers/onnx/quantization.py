@@ -14,7 +14,7 @@ in 7 bits are small enough.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def quantize(
     graph: OnnxGraph,
     activations: Mapping[str, Quantization],
     weights: Mapping[str, QuantizedWeights],
+    in_float: Collection[str] = (),
     *,
     is_symmetric: bool = False,
 ) -> OnnxGraph:
@@ -41,6 +42,7 @@ def quantize(
       graph: in float32.
       activations: value -> how it is rounded, of all values that are.
       weights: of the layers that compute in integers, by scope.
+      in_float: layers that stay float32; of each other they read what is not rounded.
       is_symmetric: whether activations are int8, all with zero point 0.
     """
     arrays = dict(graph.weights)
@@ -68,8 +70,11 @@ def quantize(
         )
 
     for node in graph.nodes:
+        read_rounded = activations.keys()
+        if graph.layer_of.get(node.name) in in_float:
+            read_rounded -= in_float
         renamed = {
-            name: dequantized(name) for name in node.input if name in activations
+            name: dequantized(name) for name in node.input if name in read_rounded
         }
         scope = node.input[1].removesuffix("/weights") if len(node.input) == 3 else ""
         if scope in weights:

@@ -115,6 +115,13 @@ def _cuts(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, _Cut]:
         for tensor in model.graph.initializer
         if tensor.name.endswith(("/scale", "/zero_point"))
     }
+    # Not integers alone, where floats are read too.
+    read = {
+        name
+        for node in model.graph.node
+        if node.op_type != "QuantizeLinear"
+        for name in node.input
+    }
     cuts = {}
     for layer in layers:
         if layer not in values:
@@ -124,12 +131,13 @@ def _cuts(model: onnx.ModelProto, layers: Sequence[str]) -> dict[str, _Cut]:
             dimension.dim_param or dimension.dim_value for dimension in kind.shape.dim
         )
         integers = f"{layer}/quantized"
-        if integers in values:
+        if integers in values and layer not in read:
             zero_point = arrays[f"{layer}/zero_point"]
             scale = arrays[f"{layer}/scale"].reshape(-1)
             rounding = Quantization(scale, int(zero_point))
-            read = f"{layer}/dequantized"
-            cuts[layer] = _Cut(integers, read, shape, zero_point.dtype, rounding)
+            cuts[layer] = _Cut(
+                integers, f"{layer}/dequantized", shape, zero_point.dtype, rounding
+            )
         else:
             dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type)
             cuts[layer] = _Cut(layer, layer, shape, dtype, None)

@@ -282,6 +282,7 @@ def open(path: Path) -> OpenedArtifact:
             variable.assign(before[name])
         return moved, outputs
 
+    @_reading(path)
     def computed() -> dict[str, bytes]:
         functions = told()
         return functions.computations(task) if functions else {}

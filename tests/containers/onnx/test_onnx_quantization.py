@@ -9,9 +9,9 @@ import pytest
 import small_networks
 
 from exporters import calibration
-from exporters.containers.onnx import nodes, quantization, serialization
+from exporters.containers.onnx import nodes, quantization, sections, serialization
 from exporters.containers.onnx.nodes import OnnxGraph
-from exporters.network.layers import transpose
+from exporters.network.layers import Add, transpose
 from exporters.network.quantization import Precision, QuantizedNetwork, quantize_network
 
 NETWORK = small_networks.BLOCK.up_to(["Logits"])
@@ -154,3 +154,74 @@ def test_dead_layers_and_channels_compute(tmp_path):
     (result,) = session.run(["result"], {"images": images})
     expected = small_networks.run(NETWORK, weights, images)["head/logits"]
     np.testing.assert_allclose(result, expected, atol=0.03 * np.abs(expected).max())
+
+
+# Sums in float, as in the last blocks of the format
+
+SUMS = small_networks.network(
+    small_networks.conv("first/Relu", "in", relu=True),
+    small_networks.conv("one", "first/Relu"),
+    Add("sum1/Relu", ("first/Relu", "one"), relu=True),
+    small_networks.conv("two", "sum1/Relu"),
+    Add("sum2", ("sum1/Relu", "two"), relu=False),
+    small_networks.conv("last", "sum2"),
+)
+
+
+@pytest.fixture(scope="module")
+def sums() -> dict[bool, OnnxGraph]:
+    """Whether sums are in float -> the graph."""
+    weights = small_networks.weights(SUMS)
+    statistics = calibration.measure(SUMS, weights, small_networks.images(8))
+    graphs = {}
+    for in_float in (False, True):
+        precision = Precision("int8", "int8", float_sums=("sum1", "sum2") * in_float)
+        found = quantize_network(SUMS, weights, statistics, precision)
+        graph = nodes.select(nodes.convert(SUMS, weights), {"result": "out"})
+        graphs[in_float] = quantization.quantize(
+            graph, found.activations, found.weights, precision.float_layers(SUMS)
+        )
+    return graphs
+
+
+def test_sums_read_each_other_as_they_are(sums):
+    by_layer = {}
+    for node in sums[True].nodes:
+        if layer := sums[True].layer_of.get(node.name):
+            by_layer.setdefault(layer, list(node.input))
+    # What is computed in integers is read as such, and computes with integers alone.
+    assert by_layer["sum1/Relu"] == ["first/Relu/dequantized", "one/dequantized"]
+    assert by_layer["two"][0] == "sum1/Relu/dequantized"
+    assert by_layer["sum2"] == ["sum1/Relu", "two/dequantized"]
+    assert by_layer["last"][0] == "sum2/dequantized"
+
+
+def test_sums_in_float_are_nearer(sums, tmp_path):
+    images = small_networks.images(16, seed=1)
+    expected = small_networks.run(SUMS, small_networks.weights(SUMS), images)["last"]
+    errors = []
+    for in_float, graph in sums.items():
+        session = _open(graph, tmp_path / f"{in_float}.onnx")
+        (found,) = session.run(["result"], {"images": images})
+        errors.append(np.square(found - expected).mean())
+    assert errors[1] < errors[0]
+
+
+def test_a_file_is_cut_behind_sums_in_float(sums, tmp_path):
+    _open(sums[True], tmp_path / "a.onnx")
+    images = small_networks.images(2)
+    found = sections.cut(
+        tmp_path / "a.onnx", ["one", "sum1/Relu", "two", "sum2"], lambda given: given
+    )
+    assert found.layers == ("one", "sum1/Relu", "two", "sum2")
+    through = found.through(images)
+    # Not rounded, as it is read by the next sum.
+    steps = through["sum1/Relu"] / sums[True].weights["sum1/Relu/scale"]
+    assert np.abs(steps - np.rint(steps)).max() > 0.1
+    apart = found.apart(images, through)
+    for layer, values in through.items():
+        np.testing.assert_allclose(apart[layer], values, rtol=1e-6, atol=1e-6)
+    nothing = {**through, "sum1/Relu": np.zeros_like(through["sum1/Relu"])}
+    apart = found.apart(images, nothing)
+    step = sums[True].weights["sum2/scale"]
+    np.testing.assert_allclose(apart["sum2"], nothing["two"], atol=0.51 * step)

@@ -414,11 +414,10 @@ def compare_outputs(
     not_run = None
     problems: list[str] = []
     computed = artifact.computations()
-    for number, batch in enumerate(parity_images.batches(artifact.image_size)):
+    for batch in parity_images.batches(artifact.image_size):
         compared = _Compared(artifact, reference, batch, computed)
         try:
-            is_run = compared.of(artifact.run, is_training=False)
-            if number == 0 and not is_run:
+            if not compared.of(artifact.run, is_training=False):
                 problems += compared.problems_of_one_image(tolerance)
             compared.of(artifact.train or _nothing, is_training=True)
         except MissingLibraryError as error:
@@ -481,10 +480,11 @@ class _Compared:
         self._reference = reference
         self._batch = batch
         digest = hashlib.sha256(batch.data).digest()
+        if computed.keys() - artifact.outputs.keys():  # There are unexpected ones.
+            computed = {}
         self._keys = {
             name: (found, artifact.outputs[name], artifact.first_class, digest)
             for name, found in computed.items()
-            if name in artifact.outputs
         }
 
     def of(
@@ -525,18 +525,31 @@ class _Compared:
         return True
 
     def problems_of_one_image(self, tolerance: Tolerance) -> list[str]:
-        """Runs the artifact on the first image; says what is wrong with its main output.
+        """Runs the artifact on one image alone; says what is wrong with any output.
 
         What outputs are computed of does not say whether the library runs them at all.
         """
-        name, output = next(iter(self._artifact.outputs.items()))
-        expected = self._reference.outputs(self._batch, {output.value})
+        found = self._artifact.run(self._batch[:1])
+        outputs = {
+            name: output
+            for name, output in self._artifact.outputs.items()
+            if not output.is_training
+        }
+        self.unknown |= found.keys() - outputs.keys()
+        self.missing |= outputs.keys() - found.keys()
+        wanted = {output.value for output in outputs.values()}
+        expected = self._reference.outputs(self._batch, wanted)
         first = {value: array[:1] for value, array in expected.items()}
-        found = self._figures(name, first, self._artifact.predict(self._batch[:1]))
-        parity = _parity([found], tolerance.of(output, self._artifact.image_size))
-        if parity.passed:
-            return []
-        return [f"output {name} of the first image: {parity.in_words()}"]
+        problems = []
+        for name, output in outputs.items():
+            if name in found:
+                parity = _parity(
+                    [self._figures(name, first, found[name])],
+                    tolerance.of(output, self._artifact.image_size),
+                )
+                if not parity.passed:
+                    problems.append(f"output {name} of one image: {parity.in_words()}")
+        return problems
 
     def _figures(
         self, name: str, expected: Mapping[str, np.ndarray], found: np.ndarray

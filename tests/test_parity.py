@@ -265,7 +265,24 @@ def test_one_that_does_not_run_as_it_says_is_found(artifact):
     report = compare(counted(wrong, told, b"one"), reference=reference)
     assert not report.passed
     (problem,) = report.problems
-    assert problem.startswith("output logits of the first image: error 2 of ")
+    assert problem.startswith("output logits of one image: error 2 of ")
+
+
+def test_where_an_output_is_unexpected_all_is_run(artifact):
+    told = []
+    reference = fake_format.FakeReference(CHECKPOINT)
+    assert compare(counted(artifact, told, b"one"), reference=reference).passed
+    computed = {"logits": b"one", "scores": b"another"}
+    more = dataclasses.replace(
+        with_outputs(artifact, lambda found: {**found, "scores": found["logits"]}),
+        computations=lambda: computed,
+    )
+    report = compare(more, reference=reference)
+    assert report.problems == ("output scores: unexpected",)
+    # So it is where it is not said.
+    del computed["scores"]
+    report = compare(more, reference=reference)
+    assert report.problems == ("output scores: unexpected",)
 
 
 def test_a_failure_is_remembered_too(artifact):

@@ -33,12 +33,18 @@ class CannotTell(Exception):
     """A function, or a graph, is not of the kind that digests stand for."""
 
 
+_UNUSUAL = (
+    *(KeyError, ValueError, IndexError, TypeError, AttributeError),
+    RecursionError,
+)
+
+
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
-    """Turns what unusual functions end in into `CannotTell`."""
+def telling() -> Iterator[None]:
+    """Turns what unusual functions, graphs and variables end in into `CannotTell`."""
     try:
         yield
-    except (KeyError, ValueError, IndexError) as error:
+    except _UNUSUAL as error:
         raise CannotTell(str(error)) from error
 
 
@@ -71,7 +77,13 @@ class Computation:
 
 
 def of_variable(name: str, values: np.ndarray) -> bytes:
-    """Returns what stands for a variable that holds some values."""
+    """Returns what stands for a variable that holds some values.
+
+    Raises:
+      ValueError: these are no numbers.
+    """
+    if values.dtype.hasobject:
+        raise ValueError(f"{name} holds no numbers")
     return digest("variable", name, str(values.dtype), str(values.shape), values.data)
 
 
@@ -88,7 +100,7 @@ def of(
     Raises:
       CannotTell: something else is captured, or called.
     """
-    with _telling():
+    with telling():
         definition = function.function_def
         captured = [variables[id(handle)] for handle in function.captured_inputs]
         arguments = [argument.name for argument in definition.signature.input_arg]
@@ -104,28 +116,31 @@ def of_graph(
     given: Mapping[str, bytes],
     chance: bytes,
     tensors: Sequence[str],
-    updates: Iterable[str] = (),
 ) -> Computation:
     """Says what a session computes that runs a graph.
 
     Args:
       graph: which calls no functions.
-      given: node -> what stands for it, of variables and what is fed.
+      given: node -> what stands for it, beside its attributes, of variables and what is
+        fed.
       chance: what stands for its random numbers.
       tensors: names of those that are outputs, such as "scope/op:0".
-      updates: names of ops that are run besides.
 
     Raises:
       CannotTell: a function is called.
     """
-    with _telling():
-        updates = list(updates)
-        nodes = _needed(graph, [*tensors, *updates], given)
-        ops = _Ops(nodes, {}, given, chance)
+    with telling():
+        nodes = _needed(graph, tensors, given)
+        by_name = {node.name: node for node in nodes}
+        known = {
+            name: digest(given[name], by_name[name].op, *_attributes(by_name[name]))
+            for name in given.keys() & by_name.keys()
+        }
+        ops = _Ops(nodes, {}, known, chance)
         return Computation(
             outputs=tuple(ops.value(name.removesuffix(":0")) for name in tensors),
             effects=ops.effects,
-            kept=frozenset().union(*(ops.kept[name] for name in updates)),
+            kept=frozenset(),
         )
 
 
@@ -214,7 +229,7 @@ class _Ops:
         if node.op in _CALLS:
             self._add_call(node, inputs)
             return
-        found = digest(node.op, *_attributes(node), *inputs)
+        found = digest(node.op, node.device, *_attributes(node), *inputs)
         if node.op in _WRITING:
             self.effects[found] += 1
         elif node.op in _RANDOM:
@@ -223,17 +238,22 @@ class _Ops:
             raise ValueError(f"{node.op} depends on more than its inputs")
         self.kept[node.name] = frozenset([found])
         if node.op == "Identity":
+            # It gives what it is given; but what is read of that may have been changed.
+            waits = {op for name in node.input[1:] for op in self.kept[_node_of(name)]}
+            changes = sorted(waits & self.effects.keys())
+            same = digest("after", inputs[0], *changes) if changes else inputs[0]
             # In a function, and in a graph.
-            self._values[f"{node.name}:output:0"] = inputs[0]
-            self._values[node.name] = inputs[0]
+            self._values[f"{node.name}:output:0"] = same
+            self._values[node.name] = same
 
     def _add_call(self, node: NodeDef, inputs: Sequence[bytes]) -> None:
         inner = self._called[node.attr["f"].func.name]
-        count = len(inner.signature.input_arg)
-        found = _of_definition(inner, inputs[:count], self._called, self._chance)
+        # What the call waits for, all in it would; and attributes are filled in.
+        if len(inputs) > len(inner.signature.input_arg) or node.attr["f"].func.attr:
+            raise ValueError(f"{node.name} calls a function in a way of its own")
+        found = _of_definition(inner, inputs, self._called, self._chance)
         self.effects += found.effects
-        # What the call waits for, all in it does.
-        self.kept[node.name] = found.kept.union(inputs[count:])
+        self.kept[node.name] = found.kept
         for number, output in enumerate(found.outputs):
             self._values[f"{node.name}:output:{number}"] = output
 

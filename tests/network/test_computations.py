@@ -9,6 +9,7 @@ import pytest
 from exporters import images, parity
 from exporters.containers.hub_module import container as hub_module
 from exporters.containers.saved_model import container as saved_model
+from exporters.errors import ArtifactError
 from exporters.formats import FORMATS
 from exporters.network import computations
 from exporters.reference import Reference
@@ -146,14 +147,12 @@ def test_values_of_variables_count():
 def graph(tf):
     """Returns what a TF1 graph computes whose ops are made by a function of x."""
 
-    def make(function, chance=b"", update=None):
+    def make(function, chance=b""):
         with tf.Graph().as_default() as made:
             x = tf.compat.v1.placeholder(tf.float32, [None], name="x")
             y = function(x)
-            updates = [update(y).name] if update else []
         given = {"x": b"images", "v": b"v"}
-        definition = made.as_graph_def()
-        return computations.of_graph(definition, given, chance, [y.name], updates)
+        return computations.of_graph(made.as_graph_def(), given, chance, [y.name])
 
     return make
 
@@ -173,21 +172,37 @@ def test_outputs_of_one_op_are_told_apart(tf, graph):
     assert graph(lambda x: tf.split(x, 2)[1]).outputs != first.outputs
 
 
-def test_updates_of_a_graph_are_effects(tf, graph):
-    def by(factor):
-        def update(y):
-            v = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[], name="v")
-            return tf.raw_ops.AssignAddVariableOp(
-                resource=v, value=factor * tf.reduce_sum(y)
-            )
+def variable(tf, **options):
+    return tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[], name="v", **options)
 
-        return update
 
-    one = graph(tf.nn.relu, update=by(1.0))
-    assert graph(tf.nn.relu, update=by(1.0)) == one
-    other = graph(tf.nn.relu, update=by(2.0))
-    assert other.outputs == one.outputs
-    assert other.of_output(0) != one.of_output(0)
+def test_what_a_graph_is_given_counts_with_its_attributes(tf, graph):
+    def reading(**options):
+        handle = lambda: variable(tf, **options)  # noqa: E731
+        return graph(
+            lambda x: x * tf.raw_ops.ReadVariableOp(resource=handle(), dtype=tf.float32)
+        )
+
+    assert reading().outputs == reading().outputs
+    assert reading().outputs != reading(shared_name="another").outputs
+
+
+def test_what_a_graph_changes_before_it_reads_counts(tf, graph):
+    def read(x, change, waits):
+        handle = variable(tf)
+        writes = [tf.raw_ops.AssignVariableOp(resource=handle, value=0.0)] * change
+        with tf.control_dependencies(writes * waits):
+            same = tf.identity(handle)
+        with tf.control_dependencies(writes):
+            y = tf.identity(x)
+        return y * tf.raw_ops.ReadVariableOp(resource=same, dtype=tf.float32)
+
+    plain = graph(lambda x: read(x, change=False, waits=False))
+    for waits in (False, True):
+        found = graph(lambda x, waits=waits: read(x, change=True, waits=waits))
+        assert found.outputs != plain.outputs
+        assert found.of_output(0) != plain.of_output(0)
+        assert found.effects
 
 
 # Models
@@ -223,7 +238,9 @@ def test_our_models_run_each_computation_once(thin_exported, tf, version):
         (lambda given: given == [True, False], []),
     ],
 )
-def test_a_function_that_differs_is_run(v5, tmp_path, is_changed, differing):
+def test_a_function_that_differs_is_run(
+    v5, thin_exported, thin, tmp_path, is_changed, differing
+):
     """One function alone gets another network, and its output alone shows it."""
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
@@ -246,6 +263,9 @@ def test_a_function_that_differs_is_run(v5, tmp_path, is_changed, differing):
     next(n for n in other.node_def if n.op == "FusedBatchNormV3").attr["epsilon"].f = 1
     (changed / "saved_model.pb").write_bytes(content.SerializeToString())
 
+    (_, good), (_, report) = new(thin_exported, thin, v5, changed)
+    assert good.passed
+    assert not report.passed
     with saved_model.open(v5) as original, saved_model.open(changed) as opened:
         expected, found = original.run(SMALL), opened.run(SMALL)
         # Which `run` does not run, in training.
@@ -307,18 +327,21 @@ def compared(reference, images_, path):
 
 
 ALL = [("run", 4), ("train", 4)]
-ONE_IMAGE = [("main_only", 1)]
+ONE_IMAGE = [("run", 1)]
 
 
 @pytest.mark.parametrize(
     "names, run",
     [
         # v5 is v4 with a signature; another task has another output, and trains alike.
-        (["classification v4", "classification v5"], [ALL * 2, ONE_IMAGE]),
+        (["classification v4", "classification v5"], [ALL * 2, ONE_IMAGE * 2]),
         (["classification v4", "feature_vector v4"], [ALL * 2, [("run", 4)] * 2]),
         # A module for classes has the features as well.
-        (["classification v3", "feature_vector v3"], [ALL * 2, ONE_IMAGE]),
-        (["feature_vector v1", "classification v1"], [ALL, [("run", 4)]]),
+        (
+            ["classification v3", "feature_vector v3"],
+            [ALL * 2, [("run", 1), ("train", 4)] * 2],
+        ),
+        (["feature_vector v1", "classification v1"], [ALL, ALL]),
         # v1 averages over its fixed size.
         (["feature_vector v1", "feature_vector v3"], [ALL, ALL * 2]),
     ],
@@ -333,8 +356,9 @@ def test_what_is_run_of_the_second(thin_exported, thin, names, run):
     assert found[1][1] == alone
 
 
-@pytest.mark.parametrize("version", ["v3", "v4"])
-@pytest.mark.parametrize("variable", ["weights", "BatchNorm/moving_mean"])
+@pytest.mark.parametrize(
+    "version, variable", [("v3", "weights"), ("v4", "BatchNorm/moving_mean")]
+)
 def test_a_changed_number_has_all_run(
     thin_exported, thin, tf, tmp_path, version, variable
 ):
@@ -348,6 +372,65 @@ def test_a_changed_number_has_all_run(
     assert ("run", 4) in told
     assert not second.passed
     assert not second.main.passed
+
+
+def without_an_update(meta_graphs):
+    del meta_graphs[1].collection_def["update_ops"].node_list.value[0]
+
+
+def without_a_variable(meta_graphs):
+    del meta_graphs[1].collection_def["variables"].bytes_list.value[1]
+
+
+def of_one_size(meta_graphs):
+    for node in meta_graphs[0].graph_def.node:
+        if node.name == "hub_input/images":
+            for dimension in node.attr["shape"].shape.dim[1:3]:
+                dimension.size = 139
+
+
+def with_another_epsilon(meta_graphs):
+    nodes = meta_graphs[0].graph_def.node
+    next(n for n in nodes if n.op.startswith("FusedBatchNorm")).attr["epsilon"].f = 1
+
+
+@pytest.mark.parametrize(
+    "change", [without_an_update, without_a_variable, of_one_size, with_another_epsilon]
+)
+def test_a_changed_module_is_found_after_a_good_one(
+    thin_exported, thin, tmp_path, change
+):
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    good, changed = named(thin_exported, "classification", "v3"), tmp_path / "changed"
+    shutil.copytree(good, changed)
+    content = SavedModel.FromString((good / "saved_model.pb").read_bytes())
+    change(content.meta_graphs)
+    (changed / "saved_model.pb").write_bytes(content.SerializeToString())
+    try:
+        (_, first), (_, second) = new(thin_exported, thin, good, changed)
+    except ArtifactError:
+        return
+    assert first.passed
+    assert not second.passed
+
+
+def test_a_trace_for_one_size_is_found_after_a_good_one(thin_exported, thin, tmp_path):
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    good, changed = named(thin_exported, "classification", "v4"), tmp_path / "changed"
+    shutil.copytree(good, changed)
+    content = SavedModel.FromString((good / "saved_model.pb").read_bytes())
+    traces = content.meta_graphs[0].object_graph_def.concrete_functions
+    for trace in traces.values():
+        if flags(trace) == [False, True]:
+            arguments = trace.canonicalized_input_signature.tuple_value.values[0]
+            shape = arguments.tuple_value.values[0].tensor_spec_value.shape
+            for dimension in shape.dim[1:3]:
+                dimension.size = 139
+    (changed / "saved_model.pb").write_bytes(content.SerializeToString())
+    with pytest.raises(ArtifactError):
+        new(thin_exported, thin, good, changed)
 
 
 def change_one_number(tf, bundle, values):

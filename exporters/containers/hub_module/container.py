@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,13 +38,12 @@ from exporters.containers.hub_module.published_graphs import (
 from exporters.containers.hub_module.versions import V1, V3, ModuleVersion
 from exporters.errors import ArtifactError
 from exporters.network import computations, weight_decay
-from exporters.network.computations import CannotTell, Computation
+from exporters.network.computations import CannotTell
 from exporters.network.tasks import CLASSIFICATION, FEATURE_VECTOR, Task
 from exporters.record import Record
 
 if TYPE_CHECKING:
     import tensorflow.compat.v1 as tf
-    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 MODULE_FILE = "tfhub_module.pb"
 """The file whose presence makes a directory a TF1 Hub module."""
@@ -153,7 +152,7 @@ def open(path: Path) -> OpenedArtifact:
 
     def computed() -> dict[str, bytes]:
         with _reading(path), contextlib.suppress(CannotTell):
-            return _computations(meta_graphs, task, reader)
+            return _computations(inference, task, reader)
         return {}
 
     def check() -> list[str]:
@@ -280,58 +279,34 @@ class _LoadedGraph(contextlib.AbstractContextManager):
 
 
 def _computations(
-    meta_graphs: Mapping[tuple[str, ...], tf.MetaGraphDef],
-    task: Task,
-    reader: tf.train.CheckpointReader,
+    inference: tf.MetaGraphDef, task: Task, reader: tf.train.CheckpointReader
 ) -> dict[str, bytes]:
-    """Returns output name -> what stands for all that it is computed of.
+    """Returns output of `run` -> what stands for all that it is computed of.
 
     Raises:
-      CannotTell: the graphs have unusual ops.
+      CannotTell: the graph has unusual ops.
     """
-    variables = {
-        name: computations.of_variable(name, reader.get_tensor(name))
-        for name in reader.get_variable_to_shape_map()
-    }
-    chance = os.urandom(16)
-
-    def of(
-        tags: tuple[str, ...], tensors: Sequence[str], updates: Sequence[str] = ()
-    ) -> Computation:
-        meta_graph = meta_graphs[tags]
-        fed = {
-            _images(signature): b"images"
-            for signature in meta_graph.signature_def.values()
+    with computations.telling():
+        given = {
+            name: computations.of_variable(name, reader.get_tensor(name))
+            for name in reader.get_variable_to_shape_map()
         }
-        given = {**variables, **fed, f"{MOMENTUM_INPUT}:0": b"momentum"}
-        given = {name.partition(":")[0]: of for name, of in given.items()}
-        return computations.of_graph(
-            meta_graph.graph_def, given, chance, tensors, updates
+        # As Python's own: asking for a key of these adds it.
+        signatures = {
+            name: (dict(signature.inputs), dict(signature.outputs))
+            for name, signature in inference.signature_def.items()
+        }
+        inputs, outputs = signatures[NAMED_SIGNATURES[task]]
+        named_inputs, named_outputs = signatures[NAMED_SIGNATURES[FEATURE_VECTOR]]
+        for fed in (inputs, named_inputs):
+            given[fed["images"].name.partition(":")[0]] = b"images"
+        tensors = {name: tensor.name for name, tensor in outputs.items()}
+        tensors[_FEATURES] = named_outputs[DEFAULT].name
+        found = computations.of_graph(
+            inference.graph_def, given, os.urandom(16), list(tensors.values())
         )
-
-    inference = meta_graphs[_INFERENCE].signature_def
-    features = inference[NAMED_SIGNATURES[FEATURE_VECTOR]].outputs[DEFAULT].name
-    named = {
-        name: tensor.name
-        for name, tensor in inference[NAMED_SIGNATURES[task]].outputs.items()
-    }
-    evaluated = dict(zip(named, of(_INFERENCE, list(named.values())).outputs))
-    training = meta_graphs[_TRAINING]
-    trained = training.signature_def[NAMED_SIGNATURES[FEATURE_VECTOR]].outputs[DEFAULT]
-    updates = training.collection_def["update_ops"].node_list.value
-    step = of(_TRAINING, [trained.name], updates).of_output(0)
-    averages = (of for name, of in sorted(variables.items()) if "/moving_" in name)
-    return {
-        task.output: evaluated.pop(DEFAULT),
-        _FEATURES: of(_INFERENCE, [features]).outputs[0],
-        **evaluated,
-        TRAINED: computations.digest(TRAINED, step),
-        MOVED: computations.digest(MOVED, step, *averages),
-    }
-
-
-def _images(signature: SignatureDef) -> str:
-    return signature.inputs["images"].name
+        by_name = {name: found.of_output(n) for n, name in enumerate(tensors)}
+        return {task.output: by_name.pop(DEFAULT), **by_name}
 
 
 def _read_meta_graphs(path: Path) -> dict[tuple[str, ...], tf.MetaGraphDef]:

@@ -235,10 +235,9 @@ def open(path: Path) -> OpenedArtifact:
 
     @functools.cache
     def told() -> _Told | None:
-        try:
+        with contextlib.suppress(CannotTell), computations.telling():
             return _Told(model, serving, variables)
-        except CannotTell:
-            return None
+        return None
 
     @_without_optimizing()
     @_reading(path)
@@ -379,6 +378,7 @@ class _Told:
         self._trained = by_flags[True, True]
         self._served = {}
         if serving:
+            _check_signature(serving)
             served = computations.of(serving, handles, chance)
             self._served = _named_outputs(serving, served)
 
@@ -403,12 +403,28 @@ class _Told:
         }
 
 
+def _is_any_size(images: tf.TensorSpec) -> bool:
+    """Whether a function takes images of any size, as many as one likes."""
+    spec = _images_spec()
+    return images.shape.as_list() == spec.shape.as_list() and images.dtype == spec.dtype
+
+
+def _check_signature(serving: ConcreteFunction) -> None:
+    match serving.structured_input_signature:
+        case ((), {"inputs": images, **others}) if not others and _is_any_size(images):
+            return
+    raise CannotTell("a signature with other arguments")
+
+
 def _flags(function: ConcreteFunction) -> tuple[bool, bool]:
     """Returns whether a trace of `__call__` is of training, and has the endpoints."""
     import tensorflow as tf
 
     match function.structured_input_signature:
-        case ((_, bool(training), bool(has_endpoints), tf.TensorSpec()), {}):
+        case (
+            (images, bool(training), bool(has_endpoints), tf.TensorSpec() as momentum),
+            {},
+        ) if _is_any_size(images) and momentum.shape.rank == 0:
             return training, has_endpoints
     raise CannotTell("a call with other arguments")
 
@@ -417,10 +433,15 @@ def _named_outputs(
     function: ConcreteFunction, computation: Computation
 ) -> dict[str, bytes]:
     """Returns output name -> what stands for it and for what is changed with it."""
+    import tensorflow as tf
+
     outputs = function.structured_outputs
     names = sorted(outputs) if isinstance(outputs, Mapping) else ["default"]
-    if len(names) != len(computation.outputs):
-        raise CannotTell("outputs that have no names")
+    specs = outputs.values() if isinstance(outputs, Mapping) else [outputs]
+    if len(names) != len(computation.outputs) or not all(
+        isinstance(spec, tf.TensorSpec) for spec in specs
+    ):
+        raise CannotTell("outputs that are not tensors by name")
     return {name: computation.of_output(number) for number, name in enumerate(names)}
 
 

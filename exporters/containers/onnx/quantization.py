@@ -70,9 +70,8 @@ def quantize(
         )
 
     for node in graph.nodes:
-        read_rounded = activations.keys()
-        if graph.layer_of.get(node.name) in in_float:
-            read_rounded -= in_float
+        is_float = graph.layer_of.get(node.name) in in_float
+        read_rounded = activations.keys() - (in_float if is_float else ())
         renamed = {
             name: dequantized(name) for name in node.input if name in read_rounded
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -110,23 +110,20 @@ def prepare(
         if row.needs_auxiliary_head:  # Its outputs are not kept.
             continue
         size = image_size if "image_size" in row.options else row.fixed_image_size
-        batches = parity_images.batches(size)
-        for batch in filter(reference.has_room_for, batches):
-            reference.outputs(batch, ["feature_vector"])
-            if row.container.can_train:
-                reference.outputs(batch, ["feature_vector"], is_training=True)
+        prepare_batches(reference, parity_images, size, is_training=False)
+        if row.container.can_train:
+            prepare_batches(reference, parity_images, size, is_training=True)
         if row.precision and row.precision.activations == "int8":
-            reference.activations(batches[0])
+            reference.activations(parity_images.batches(size)[0])
 
 
 def prepare_batches(
     reference: Reference,
     parity_images: ParityImages,
     image_size: tuple[int, int] | None,
-    *,
     is_training: bool,
 ) -> None:
-    """Computes what artifacts that take a size, or any, are compared with; keeps it.
+    """Computes what outputs at a size, or at any, are compared with; keeps it.
 
     Args:
       reference: the checkpoint's network.
@@ -135,7 +132,8 @@ def prepare_batches(
       is_training: whether what training gives, or what evaluation does.
     """
     for batch in parity_images.batches(image_size):
-        reference.outputs(batch, ["feature_vector"], is_training=is_training)
+        if reference.has_room_for(batch):
+            reference.outputs(batch, ["feature_vector"], is_training=is_training)
 
 
 class Comparison(Generic[T]):
@@ -174,9 +172,9 @@ class Comparison(Generic[T]):
             self._begun = None
 
     @property
-    def is_done(self) -> bool:
-        """Whether the second process has done it."""
-        return self._elsewhere is not None and self._elsewhere.done()
+    def waits(self) -> bool:
+        """Whether the second process has it, and has not done it yet."""
+        return self._elsewhere is not None and not self._elsewhere.done()
 
     def result(self) -> T:
         """Returns what came of it; does it here if the second process has not begun."""
@@ -190,43 +188,42 @@ Work: TypeAlias = Generator[Comparison[T], None, R]
 """Yields a comparison that it needs the result of, then goes on, and returns something."""
 
 
-def results(works: Iterable[Work[T, R]], *, ahead: int) -> list[R]:
-    """Does work after work, as far as each goes without its comparison.
+def results(works: Iterable[Work[T, R]]) -> list[R]:
+    """Does work after work, as far as each goes without what a second process does.
 
     Args:
       works: in their order; each begins when it is come to.
-      ahead: how many may wait for a second process.
 
     Returns:
       What each returned, in their order.
     """
     done: dict[int, R] = {}
-    waiting: dict[int, tuple[Work[T, R], Comparison[T]]] = {}
+    begun: dict[int, tuple[Work[T, R], Comparison[T]]] = {}
 
     def go_on(number: int, work: Work[T, R]) -> None:
         try:
-            waiting[number] = work, next(work)
+            begun[number] = work, next(work)
         except StopIteration as end:
             done[number] = end.value
 
-    def go_on_with_one() -> None:
-        # What was told last comes last in the second process, so it is done here.
-        number = next(compared(), max(waiting))
-        go_on(number, waiting.pop(number)[0])
-
-    def compared() -> Iterator[int]:
-        for _, comparison in waiting.values():
+    def go_on_where_none_waits() -> None:
+        for number, (work, comparison) in list(begun.items()):
             comparison.tell()
-        return (n for n, (_, comparison) in waiting.items() if comparison.is_done)
+            if not comparison.waits:
+                del begun[number]
+                go_on(number, work)
 
     try:
         for number, work in enumerate(works):
             go_on(number, work)
-            while len(waiting) > ahead or any(True for _ in compared()):
-                go_on_with_one()
-        while waiting:
-            go_on_with_one()
+            go_on_where_none_waits()
+        go_on_where_none_waits()
+        while begun:
+            # What was told last comes last in the second process, so it is done here.
+            number, (work, _) = begun.popitem()
+            go_on(number, work)
+            go_on_where_none_waits()
     finally:
-        for work, _ in waiting.values():
+        for work, _ in begun.values():
             work.close()
     return [done[number] for number in sorted(done)]

@@ -374,8 +374,7 @@ def export(
         ]
         compared_with = opened if verify else None
         done = comparing.results(
-            (one.export(compared_with, parity_images, second) for one in work),
-            ahead=len(work) if second else 0,
+            one.export(compared_with, parity_images, second) for one in work
         )
         return Export(
             output=output,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -499,26 +499,15 @@ class _Compared:
           Whether they were run: not if each is computed as an output was that has been
           compared with this reference.
         """
-        outputs = {
-            name: output
-            for name, output in self._artifact.outputs.items()
-            if output.is_training is is_training
-        }
+        outputs = self._outputs(is_training)
         known = self._reference.compared
         keys = {name: self._keys.get(name) for name in outputs}
         if outputs and all(key in known for key in keys.values()):
             self.figures |= {name: known[key] for name, key in keys.items()}
             return False
-        found = run(self._batch)
-        self.unknown |= found.keys() - outputs.keys()
-        self.missing |= outputs.keys() - found.keys()
-        names = outputs.keys() & found.keys()
-        if not names:
-            return True
-        wanted = {outputs[name].value for name in names}
-        expected = self._reference.outputs(self._batch, wanted, is_training=is_training)
-        for name in names:
-            figures = self._figures(name, expected, found[name])
+        found = self._run(run, self._batch, outputs)
+        count = len(self._batch)
+        for name, figures in self._compared(found, count, is_training=is_training):
             self.figures[name] = figures
             if key := keys[name]:
                 known[key] = figures
@@ -529,36 +518,49 @@ class _Compared:
 
         What outputs are computed of does not say whether the library runs them at all.
         """
-        found = self._artifact.run(self._batch[:1])
-        outputs = {
-            name: output
-            for name, output in self._artifact.outputs.items()
-            if not output.is_training
-        }
-        self.unknown |= found.keys() - outputs.keys()
-        self.missing |= outputs.keys() - found.keys()
-        wanted = {output.value for output in outputs.values()}
-        expected = self._reference.outputs(self._batch, wanted)
-        first = {value: array[:1] for value, array in expected.items()}
+        outputs = self._outputs(is_training=False)
+        found = self._run(self._artifact.run, self._batch[:1], outputs)
         problems = []
-        for name, output in outputs.items():
-            if name in found:
-                parity = _parity(
-                    [self._figures(name, first, found[name])],
-                    tolerance.of(output, self._artifact.image_size),
-                )
-                if not parity.passed:
-                    problems.append(f"output {name} of one image: {parity.in_words()}")
+        for name, figures in self._compared(found, 1, is_training=False):
+            limits = tolerance.of(outputs[name], self._artifact.image_size)
+            parity = _parity([figures], limits)
+            if not parity.passed:
+                problems.append(f"output {name} of one image: {parity.in_words()}")
         return problems
 
-    def _figures(
-        self, name: str, expected: Mapping[str, np.ndarray], found: np.ndarray
-    ) -> _Figures:
-        output = self._artifact.outputs[name]
-        value = expected[output.value]
-        if is_classes(output):
-            value = value[..., self._artifact.first_class :]
-        return _figures(output, value, np.asarray(found))
+    def _outputs(self, is_training: bool) -> dict[str, Output]:
+        return {
+            name: output
+            for name, output in self._artifact.outputs.items()
+            if output.is_training is is_training
+        }
+
+    def _run(
+        self,
+        run: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        images: np.ndarray,
+        outputs: Mapping[str, Output],
+    ) -> dict[str, np.ndarray]:
+        """Returns the outputs that are expected, and notes what is not as it should be."""
+        found = run(images)
+        self.unknown |= found.keys() - outputs.keys()
+        self.missing |= outputs.keys() - found.keys()
+        return {name: found[name] for name in outputs if name in found}
+
+    def _compared(
+        self, found: Mapping[str, np.ndarray], count: int, *, is_training: bool
+    ) -> Iterator[tuple[str, _Figures]]:
+        """Compares outputs of the first so many images of the batch."""
+        if not found:
+            return
+        wanted = {self._artifact.outputs[name].value for name in found}
+        expected = self._reference.outputs(self._batch, wanted, is_training=is_training)
+        for name, values in found.items():
+            output = self._artifact.outputs[name]
+            value = expected[output.value][:count]
+            if is_classes(output):
+                value = value[..., self._artifact.first_class :]
+            yield name, _figures(output, value, np.asarray(values))
 
 
 def compare_main(

@@ -141,20 +141,19 @@ class SecondProcess(contextlib.AbstractContextManager):
         self._identity = identity
 
     def submit(
-        self, path: Path, function: Callable[..., T], *arguments: Any, **named: Any
+        self, path: Path, function: Callable[..., T], *arguments: Any
     ) -> Future[T]:
         """Has a function called, after those before it.
 
         Args:
           path: the file that it is about: it is blamed if the process ends.
           function: of a module; called with the reference and the images first.
-          arguments: what follows, and
-          named: by name.
+          arguments: what follows.
 
         Returns:
           What becomes its result; or raises ArtifactError if the process ended.
         """
-        request = pickle.dumps((self._identity, function, arguments, named))
+        request = pickle.dumps((self._identity, function, arguments))
         return self._thread.submit(self._ask, path, request)
 
     def _ask(self, path: Path, request: bytes) -> Any:
@@ -204,13 +203,13 @@ def _serve(connection: multiprocessing.connection.Connection) -> None:
     except Exception as error:
         unusable = error
     while True:
-        identity, function, arguments, named = pickle.loads(connection.recv_bytes())
+        identity, function, arguments = pickle.loads(connection.recv_bytes())
         try:
             if unusable or not reference:
                 raise unusable or RuntimeError("there is no reference")
             if reference.checkpoint.identity != identity:
                 raise CheckpointError(f"{start.checkpoint} changed while it was read.")
-            answer: object = function(reference, start.images, *arguments, **named)
+            answer: object = function(reference, start.images, *arguments)
         except Exception as error:
             answer = _Raised(_portable(error))
         connection.send_bytes(pickle.dumps(answer))

@@ -41,7 +41,6 @@ from exporters.progress import STAND_IN, Note, Progress, Step, silent
 from exporters.reference import Reference
 from exporters.signatures import Trust
 
-_SIZE = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
 Look = Callable[[Path, OpenedArtifact, Callable[[str], None]], None]
 """Takes the path of an artifact, what was opened, and whom to tell what is done."""
 
@@ -210,19 +209,18 @@ def verify(
         # second begins here, and this process at the other end.
         can_train = {path: _can_train(path, formats) for path in paths}
         order = sorted(paths, key=lambda path: not can_train[path])
-        image_size = None if any(can_train.values()) else _SIZE
         if second:
             second.expect(checkpoint.identity)
             if any(can_train.values()):
-                second.submit(
-                    checkpoint.path, comparing.prepare_batches, None, is_training=True
-                )
+                second.submit(checkpoint.path, comparing.prepare_batches, None, True)
         shared = second.shared if second else None
         opened = stack.enter_context(reference or Reference(checkpoint, shared=shared))
         if reference is None:
             progress(Step("build the network"))
             opened.graph()
         if second:
+            size = (DEFAULT_IMAGE_SIZE, DEFAULT_IMAGE_SIZE)
+            image_size = None if any(can_train.values()) else size
             comparing.prepare_batches(
                 opened, parity_images, image_size, is_training=False
             )
@@ -257,8 +255,7 @@ def verify(
             return found
 
         done = comparing.results(
-            (work(number, path) for number, path in enumerate(order, start=1)),
-            ahead=len(order) if second else 0,
+            work(number, path) for number, path in enumerate(order, start=1)
         )
         by_path = dict(zip(order, done, strict=True))
         return Verification(

@@ -46,14 +46,14 @@ def work(name, told, second=None):
 
 def test_without_a_second_process_one_comes_after_the_other():
     told = []
-    found = comparing.results((work(n, told) for n in "ab"), ahead=0)
+    found = comparing.results(work(n, told) for n in "ab")
     assert found == ["a compared here", "b compared here"]
     assert told == ["write a", "place a", "write b", "place b"]
 
 
 def test_what_the_second_process_did_not_begin_is_done_here():
     told, second = [], Second()
-    found = comparing.results((work(n, told, second) for n in "abc"), ahead=2)
+    found = comparing.results(work(n, told, second) for n in "abc")
     assert found == ["a compared here", "b compared here", "c compared here"]
     # The last written first: the second process begins with the others.
     assert told == [
@@ -71,7 +71,7 @@ def test_what_is_compared_is_placed_before_more_is_written():
         second.do()
         yield work("c", told, second)
 
-    found = comparing.results(works(), ahead=2)
+    found = comparing.results(works())
     assert found == ["a compared there", "b compared here", "c compared here"]
     assert told[:4] == ["write a", "write b", "write c", "place a"]
 
@@ -87,7 +87,7 @@ def test_what_the_second_process_came_to_is_told_once():
         yield work("d", told, second)
         end()
 
-    found = comparing.results(works(), ahead=4)
+    found = comparing.results(works())
     assert found[0] == "a compared there"
     assert told[:6] == [
         *("write a", "write b", "write c", "begin a there", "write d", "place a")
@@ -99,9 +99,9 @@ def test_what_the_second_process_is_at_is_waited_for():
     a = work("a", told, second)
     comparison = next(a)
     end = second.begin()
-    assert not comparison.is_done
+    assert comparison.waits
     end()
-    assert comparison.is_done
+    assert not comparison.waits
     with pytest.raises(StopIteration) as returned:
         next(a)
     assert returned.value.value == "a compared there"
@@ -113,7 +113,7 @@ def test_work_that_fails_without_a_comparison_has_a_result():
             return "no room"
         yield
 
-    assert comparing.results([failed()], ahead=2) == ["no room"]
+    assert comparing.results([failed()]) == ["no room"]
 
 
 def test_an_interruption_closes_what_waits():
@@ -130,5 +130,5 @@ def test_an_interruption_closes_what_waits():
         yield
 
     with pytest.raises(KeyboardInterrupt):
-        comparing.results([waiting(), interrupted()], ahead=2)
+        comparing.results([waiting(), interrupted()])
     assert told == ["write a", "clear a"]

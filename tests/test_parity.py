@@ -268,6 +268,16 @@ def test_one_that_does_not_run_as_it_says_is_found(artifact):
     assert problem.startswith("output logits of one image: error 2 of ")
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_outputs_of_fewer_images_than_were_given(artifact, is_known):
+    told = []
+    reference = fake_format.FakeReference(CHECKPOINT)
+    if is_known:
+        compare(counted(artifact, told, b"one"), reference=reference)
+    fewer = with_outputs(artifact, lambda found: {"logits": found["logits"][1:]})
+    assert not compare(counted(fewer, told, b"one"), reference=reference).passed
+
+
 def test_where_an_output_is_unexpected_all_is_run(artifact):
     told = []
     reference = fake_format.FakeReference(CHECKPOINT)

@@ -154,10 +154,10 @@ def test_two_processes_make_and_say_what_one_does(made_once, monkeypatch, tmp_pa
     reports, files_, there = [], [], []
     submit = SecondProcess.submit
 
-    def counted(self, path, *arguments, **named):
+    def counted(self, path, *arguments):
         if path != file:  # Of which it prepares what artifacts are compared with.
             there.append(path)
-        return submit(self, path, *arguments, **named)
+        return submit(self, path, *arguments)
 
     monkeypatch.setattr(SecondProcess, "submit", counted)
     with thin_build.installed(made_once) as thin:

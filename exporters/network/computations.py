@@ -33,18 +33,18 @@ class CannotTell(Exception):
     """A function, or a graph, is not of the kind that digests stand for."""
 
 
-_UNUSUAL = (
-    *(KeyError, ValueError, IndexError, TypeError, AttributeError),
-    RecursionError,
-)
-
-
 @contextlib.contextmanager
 def telling() -> Iterator[None]:
     """Turns what unusual functions, graphs and variables end in into `CannotTell`."""
     try:
         yield
-    except _UNUSUAL as error:
+    except (
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CannotTell(str(error)) from error
 
 
@@ -248,7 +248,7 @@ class _Ops:
 
     def _add_call(self, node: NodeDef, inputs: Sequence[bytes]) -> None:
         inner = self._called[node.attr["f"].func.name]
-        # What the call waits for, all in it would; and attributes are filled in.
+        # What waits, and what fills in attributes, does so for all that is in it.
         if len(inputs) > len(inner.signature.input_arg) or node.attr["f"].func.attr:
             raise ValueError(f"{node.name} calls a function in a way of its own")
         found = _of_definition(inner, inputs, self._called, self._chance)
@@ -263,7 +263,10 @@ def _node_of(value: str) -> str:
 
 
 def _attributes(node: NodeDef) -> Iterable[bytes]:
-    """Returns attributes that matter to what an op computes."""
+    """Returns attributes that say what an op computes.
+
+    Those that begin with "_" say where and how.
+    """
     for name in sorted(node.attr):
         if name.startswith("_"):
             continue

@@ -283,8 +283,10 @@ def open(path: Path) -> OpenedArtifact:
 
     @_reading(path)
     def computed() -> dict[str, bytes]:
-        functions = told()
-        return functions.computations(task) if functions else {}
+        with contextlib.suppress(CannotTell), computations.telling():
+            if functions := told():
+                return functions.computations(task)
+        return {}
 
     @_without_optimizing()
     @_reading(path)
